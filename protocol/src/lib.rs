@@ -1,0 +1,35 @@
+//! The wire contract between strongroom's parent and its enclave: bounded types, the binding that
+//! makes a key record believable, messages, error codes, and framing as functions on bytes.
+//!
+//! It decides what may cross the socket and how large it may be. It does no I/O, knows no clock and
+//! no executor, and holds no cryptography but hash functions.
+
+mod address;
+mod binding;
+mod bytes;
+mod configuration;
+pub mod document;
+mod error;
+pub mod frame;
+mod key;
+mod message;
+mod policy;
+mod record;
+mod scan;
+
+pub use address::{Address, AddressError, Cid};
+pub use binding::{Binding, key_user_data};
+pub use bytes::{ByteArray, ByteString, TooLong};
+pub use configuration::{Configuration, ConfigurationError, Measurement, Operation};
+pub use error::ErrorCode;
+pub use key::{Algorithm, InvalidName, KeyId, KmsKeyArn, Origin, PublicKey, Scheme};
+pub use message::{
+    Credentials, Generated, HashFunction, Health, MAX_MESSAGE, MAX_NONCE, Nonce, Payload, Request, RequestFrame,
+    Response, ResponseFrame, SecretString, Signature,
+};
+pub use policy::{PayloadKind, Policy, PolicyError};
+pub use record::{KeyRecord, PresentedRecord, RecordError};
+
+/// The version of this contract. Both sides name theirs in the first message of a connection and
+/// part if they differ.
+pub const VERSION: u16 = 1;
