@@ -1,0 +1,200 @@
+//! The enclave's socket: who may connect, how much of it, and what becomes of bad frames. Frames are
+//! cut from whatever has arrived, requests run side by side, replies go out together in one flush.
+//!
+//! Garbage, oversize and stalled frames end their connection and nothing else.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use strongroom_protocol::frame::{self, FrameError, HEADER};
+use strongroom_protocol::{ErrorCode, Request, RequestFrame, Response, ResponseFrame, VERSION};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+
+use crate::service::Service;
+use crate::transport::{Accepted, ByteStream, Listener};
+
+/// Connections at one time.
+const MAX_CONNECTIONS: usize = 64;
+/// Requests in flight, over all connections. More are answered `Busy` at once.
+const MAX_IN_FLIGHT: usize = 4096;
+/// From connecting to a valid hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// From a frame's first byte to its last, and for each write.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// Room made for reading at one time: memory follows what has arrived, not what was announced.
+const READ_STEP: usize = 32 * 1024;
+/// Replies gathered for one flush.
+const MAX_GATHER: usize = 256;
+
+/// Accepts connections for ever.
+pub(crate) async fn serve(listener: Listener, service: Arc<Service>) -> Infallible {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
+    loop {
+        let accepted = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
+            tracing::warn!("too many connections: one was dropped");
+            continue;
+        };
+        let (service, in_flight) = (Arc::clone(&service), Arc::clone(&in_flight));
+        tokio::spawn(async move {
+            let peer = accepted.peer;
+            if let Err(error) = Connection::run(accepted, service, in_flight).await {
+                tracing::info!(?peer, %error, "connection ended");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Why a connection ended. The peer is to blame for all of it.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("no hello in time, or something else instead")]
+    NoHello,
+    #[error("a frame was begun and not finished in time")]
+    Stalled,
+    #[error("it does not read its replies")]
+    NotReading,
+}
+
+struct Connection {
+    reader: ReadHalf<ByteStream>,
+    buffer: BytesMut,
+}
+
+/// A reply on its way, and its place among the requests in flight.
+type Reply = (ResponseFrame, Option<OwnedSemaphorePermit>);
+
+impl Connection {
+    /// Serves one connection until its end.
+    async fn run(accepted: Accepted, service: Arc<Service>, in_flight: Arc<Semaphore>) -> Result<(), ConnectionError> {
+        let peer = accepted.peer;
+        let greeted = timeout(HELLO_TIMEOUT, async {
+            let (reader, writer) = tokio::io::split(accepted.establish().await?);
+            let mut connection = Self { reader, buffer: BytesMut::new() };
+            let hello = connection.next().await?.ok_or(ConnectionError::NoHello)?;
+            Ok::<_, ConnectionError>((connection, writer, hello))
+        });
+        let (mut connection, mut writer, hello) = greeted.await.map_err(|_| ConnectionError::NoHello)??;
+        greet(&mut writer, hello).await?;
+
+        let (replies, queue) = mpsc::channel(MAX_GATHER);
+        let mut writing = tokio::spawn(write_replies(writer, queue));
+        loop {
+            let request = tokio::select! {
+                request = connection.next() => request?,
+                written = &mut writing => return written.unwrap_or(Err(ConnectionError::NotReading)),
+            };
+            let Some(RequestFrame { id, request }) = request else { return Ok(()) };
+            let permit = Arc::clone(&in_flight).try_acquire_owned().ok();
+            let admitted = permit.is_some();
+            let pending = Pending(Some((id, replies.clone(), permit)));
+            let service = Arc::clone(&service);
+            if admitted {
+                tokio::spawn(pending.answer(async move { service.handle(request, peer).await }));
+            } else {
+                pending.answer(async { Err(ErrorCode::Busy) }).await;
+            }
+        }
+    }
+
+    /// The next request; none at a clean end between frames.
+    async fn next(&mut self) -> Result<Option<RequestFrame>, ConnectionError> {
+        if self.buffer.is_empty() && !self.fill().await? {
+            return Ok(None);
+        }
+        let item = timeout(FRAME_TIMEOUT, self.rest_of_frame()).await.map_err(|_| ConnectionError::Stalled)??;
+        frame::decode_item(&item).map(Some).map_err(Into::into)
+    }
+
+    async fn rest_of_frame(&mut self) -> Result<BytesMut, ConnectionError> {
+        loop {
+            if let Some(length) = frame::announced(&self.buffer)?
+                && self.buffer.len() >= HEADER + length
+            {
+                self.buffer.advance(HEADER);
+                return Ok(self.buffer.split_to(length));
+            }
+            if !self.fill().await? {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+
+    /// Reads what is ready; false at the end of the stream.
+    async fn fill(&mut self) -> io::Result<bool> {
+        self.buffer.reserve(READ_STEP);
+        Ok(self.reader.read_buf(&mut self.buffer).await? != 0)
+    }
+}
+
+/// Answers the first frame. Another version is told ours, as an error, and parts.
+async fn greet(writer: &mut WriteHalf<ByteStream>, hello: RequestFrame) -> Result<(), ConnectionError> {
+    let Request::Hello { version } = hello.request else { return Err(ConnectionError::NoHello) };
+    let same = version == VERSION;
+    let result = if same { Ok(Response::Hello { version: VERSION }) } else { Err(ErrorCode::UnsupportedVersion) };
+    let frame = frame::encode(&ResponseFrame { id: hello.id, result })?;
+    timeout(FRAME_TIMEOUT, writer.write_all(&frame)).await.map_err(|_| ConnectionError::NotReading)??;
+    if same { Ok(()) } else { Err(ConnectionError::NoHello) }
+}
+
+/// Writes replies: all that are ready, then one flush.
+async fn write_replies(
+    mut writer: WriteHalf<ByteStream>,
+    mut queue: mpsc::Receiver<Reply>,
+) -> Result<(), ConnectionError> {
+    let mut ready: Vec<Reply> = Vec::with_capacity(MAX_GATHER);
+    let mut out = Vec::new();
+    while queue.recv_many(&mut ready, MAX_GATHER).await != 0 {
+        for (reply, _) in &ready {
+            out.extend_from_slice(&frame::encode(reply)?);
+        }
+        let written = async {
+            writer.write_all(&out).await?;
+            writer.flush().await
+        };
+        timeout(FRAME_TIMEOUT, written).await.map_err(|_| ConnectionError::NotReading)??;
+        ready.clear();
+        out.clear();
+    }
+    Ok(())
+}
+
+/// A request that owes a reply. Dropped without one (its handler panicked), it answers `Internal`.
+struct Pending(Option<(u64, mpsc::Sender<Reply>, Option<OwnedSemaphorePermit>)>);
+
+impl Pending {
+    async fn answer(mut self, handler: impl Future<Output = Result<Response, ErrorCode>>) {
+        let result = handler.await;
+        if let Some((id, replies, permit)) = self.0.take() {
+            // A connection that is gone meanwhile wants no reply.
+            let _ = replies.send((ResponseFrame { id, result }, permit)).await;
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some((id, replies, permit)) = self.0.take() {
+            let reply = ResponseFrame { id, result: Err(ErrorCode::Internal) };
+            tokio::spawn(async move { replies.send((reply, permit)).await });
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What the enclave does for each request, and in which state: before and after its configuration is
+//! measured. Decides the order of steps; each step's own decision is made where it belongs.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use strongroom_protocol::{
+    Address, Algorithm, ByteString, Configuration, ErrorCode, Generated, Health, KeyId, KeyRecord, KmsKeyArn,
+    Measurement, Nonce, Operation, Origin, Payload, Policy, Request, Response, Scheme, Signature, VERSION,
+};
+use tokio::sync::Mutex;
+
+use crate::attest::{Nsm, NsmError};
+use crate::keyring::{Keyring, Limits, OpenedKey};
+use crate::kms::{CredentialStore, DataKey, Kms};
+use crate::policy::{Denied, authorize};
+use crate::seal;
+use crate::sign::{SignError, SigningKey, sign};
+use crate::transport::Peer;
+
+/// Signatures that one request makes before others have their turn (about 4 ms).
+const TURN: usize = 32;
+
+/// The enclave's one state.
+pub(crate) struct Service {
+    nsm: Nsm,
+    kms_proxy: Address,
+    debug_mode: bool,
+    credentials: CredentialStore,
+    configured: OnceLock<Configured>,
+    /// One Configure at a time; whether measuring has failed for good.
+    configuring: Mutex<Measuring>,
+}
+
+/// PCR16's part in Configure.
+enum Measuring {
+    /// Nothing was extended yet.
+    Open,
+    /// Something went wrong after the extend, or before us: only a reboot helps.
+    Failed,
+}
+
+/// What exists once a configuration is measured and locked.
+struct Configured {
+    configuration: Configuration,
+    measurement: Measurement,
+    kms: Arc<Kms>,
+    keyring: Arc<Keyring>,
+}
+
+impl Service {
+    /// A service that waits for its configuration.
+    ///
+    /// # Errors
+    /// The secure module does not work: there is no point in going on.
+    pub(crate) async fn new(nsm: Nsm, kms_proxy: Address) -> Result<Self, NsmError> {
+        let debug_mode = nsm.is_debug_mode().await?;
+        if debug_mode {
+            tracing::error!("PCR0 is zero (debug mode): every key operation will be refused");
+        }
+        Ok(Self {
+            nsm,
+            kms_proxy,
+            debug_mode,
+            credentials: CredentialStore::empty(),
+            configured: OnceLock::new(),
+            configuring: Mutex::new(Measuring::Open),
+        })
+    }
+
+    /// Serves one request of `peer`.
+    ///
+    /// # Errors
+    /// The code says who is to blame.
+    pub(crate) async fn handle(&self, request: Request, peer: Peer) -> Result<Response, ErrorCode> {
+        match request {
+            Request::Hello { version: VERSION } => Ok(Response::Hello { version: VERSION }),
+            Request::Hello { .. } => Err(ErrorCode::UnsupportedVersion),
+            Request::Health => Ok(Response::Health(self.health())),
+            Request::Attest { nonce } => self.attest(nonce).await,
+            Request::Configure { configuration } => self.configure(&configuration, peer).await,
+            Request::SetCredentials(credentials) => {
+                self.credentials.replace(credentials);
+                Ok(Response::CredentialsSet)
+            }
+            Request::GenerateKey { key_id, algorithm, policy, kms_key_arn } => {
+                let configured = self.serving(Some(Operation::Generate))?;
+                let generated = self.generate(configured, key_id, algorithm, policy, kms_key_arn).await?;
+                Ok(Response::Generated(Box::new(generated)))
+            }
+            Request::OpenRecord { record, nonce } => {
+                let key = self.serving(None)?.keyring.open(&record).await?;
+                let document = self.nsm.key_evidence(&key.binding, nonce).await.map_err(attestation_failed)?;
+                reply_document(document)
+            }
+            Request::Sign { record, scheme, payloads } => {
+                let key = self.serving(Some(Operation::Sign))?.keyring.open(&record).await?;
+                Ok(Response::Signed(sign_all(&key, scheme, payloads).await))
+            }
+        }
+    }
+
+    /// The configured part, if this key operation is served at all.
+    fn serving(&self, operation: Option<Operation>) -> Result<&Configured, ErrorCode> {
+        let configured = self.configured.get().ok_or(ErrorCode::NotConfigured)?;
+        if self.debug_mode {
+            return Err(ErrorCode::DebugMode);
+        }
+        match operation {
+            Some(operation) if !configured.configuration.allows(operation) => Err(ErrorCode::OperationNotConfigured),
+            _ => Ok(configured),
+        }
+    }
+
+    fn health(&self) -> Health {
+        let configured = self.configured.get();
+        Health {
+            configured: configured.is_some(),
+            credentials: self.credentials.check().is_ok(),
+            debug_mode: self.debug_mode,
+            held_keys: configured.map_or(0, |configured| configured.keyring.held_keys()),
+        }
+    }
+
+    async fn attest(&self, nonce: Nonce) -> Result<Response, ErrorCode> {
+        let measurement = self.configured.get().map(|configured| &configured.measurement);
+        reply_document(self.nsm.enclave_evidence(measurement, nonce).await.map_err(attestation_failed)?)
+    }
+
+    /// Validates, measures, locks; once. The same bytes again are accepted: the parent restarted.
+    async fn configure(&self, bytes: &[u8], peer: Peer) -> Result<Response, ErrorCode> {
+        let mut measuring = self.configuring.lock().await;
+        let measurement = Measurement::of(bytes);
+        if let Some(configured) = self.configured.get() {
+            let same = configured.measurement == measurement;
+            return if same { Ok(Response::Configured) } else { Err(ErrorCode::ConfiguredOtherwise) };
+        }
+        if matches!(*measuring, Measuring::Failed) {
+            return Err(ErrorCode::ConfigurationFailed);
+        }
+        let configuration = Configuration::parse(bytes).map_err(|error| {
+            tracing::error!(%error, "configuration refused");
+            ErrorCode::ConfigurationInvalid
+        })?;
+        let kms = Kms::new(&configuration, self.kms_proxy.clone(), peer, self.credentials.clone(), self.nsm.clone());
+        let kms = Arc::new(kms.map_err(|error| {
+            tracing::error!(%error, "configuration refused");
+            ErrorCode::ConfigurationInvalid
+        })?);
+        if !self.nsm.can_measure().await.map_err(attestation_failed)? {
+            tracing::error!("PCR16 was used before us: final until reboot");
+            *measuring = Measuring::Failed;
+            return Err(ErrorCode::ConfigurationFailed);
+        }
+
+        // From here on nothing is taken back. A task that dies in between leaves it failed.
+        *measuring = Measuring::Failed;
+        self.nsm.measure(&measurement).await.map_err(|error| {
+            tracing::error!(%error, "the configuration was not measured: final until reboot");
+            ErrorCode::ConfigurationFailed
+        })?;
+        kms.keep_recipient_ready();
+        let limits = Limits {
+            kms_keys: configuration.kms_keys.clone(),
+            max_hold: Duration::from_secs(u64::from(configuration.max_hold_seconds)),
+            max_held: usize::try_from(configuration.max_held_keys).unwrap_or(usize::MAX),
+        };
+        let keyring = Keyring::start(Arc::clone(&kms), limits);
+        tracing::info!(pcr16 = hex::encode(measurement.pcr16), "configuration measured and locked");
+        let configured = Configured { configuration, measurement, kms, keyring };
+        self.configured.set(configured).map_err(|_| ErrorCode::Internal)?;
+        Ok(Response::Configured)
+    }
+
+    /// Makes a key, seals it under a data key from an attested call, and opens it once as a later
+    /// caller would, so that no record leaves that nobody can open.
+    async fn generate(
+        &self,
+        configured: &Configured,
+        key_id: KeyId,
+        algorithm: Algorithm,
+        policy: Policy,
+        kms_key_arn: Option<KmsKeyArn>,
+    ) -> Result<Generated, ErrorCode> {
+        let kms_keys = &configured.configuration.kms_keys;
+        let kms_key_arn = match kms_key_arn {
+            Some(named) => kms_keys.iter().find(|key| **key == named),
+            None => kms_keys.first(),
+        };
+        let kms_key_arn = kms_key_arn.ok_or(ErrorCode::KmsKeyNotConfigured)?.clone();
+
+        let secret = self.nsm.new_secret().await.map_err(attestation_failed)?;
+        let mut nonce = [0; 12];
+        getrandom::fill(&mut nonce).map_err(|_| ErrorCode::Internal)?;
+        // A scalar out of range has a probability of 2^-128; the caller may ask again.
+        let signing_key = SigningKey::new(algorithm, &secret).map_err(|_| ErrorCode::Internal)?;
+        let mut record = KeyRecord {
+            key_id,
+            algorithm,
+            public_key: signing_key.public_key(),
+            origin: Origin::Generated,
+            policy,
+            kms_key_arn,
+            data_key: ByteString::default(),
+            ciphertext: ByteString::default(),
+        };
+        let binding = record.binding();
+        let context = binding.encryption_context(&record.key_id);
+        let DataKey { key, blob } = configured.kms.generate_data_key(&record.kms_key_arn, context).await?;
+        let sealed = seal::seal(&key, nonce, &binding, &secret).map_err(|_| ErrorCode::Internal)?;
+        record.data_key = blob.try_into().map_err(|_| ErrorCode::KmsReplyRefused)?;
+        record.ciphertext = sealed.try_into().map_err(|_| ErrorCode::Internal)?;
+        drop((key, secret, signing_key));
+
+        let presented = record.present().map_err(|_| ErrorCode::Internal)?;
+        let opened = configured.keyring.open_once(&presented).await?;
+        Ok(Generated { addresses: opened.signing_key.addresses(), record })
+    }
+}
+
+/// Signs one payload after another. A long list lets others have their turn.
+async fn sign_all(
+    key: &OpenedKey,
+    scheme: Option<Scheme>,
+    payloads: Vec<Payload>,
+) -> Vec<Result<Signature, ErrorCode>> {
+    let mut results = Vec::with_capacity(payloads.len());
+    for payload in payloads {
+        if results.len() % TURN == TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+        results.push(sign_one(key, scheme, payload));
+    }
+    results
+}
+
+fn sign_one(key: &OpenedKey, scheme: Option<Scheme>, payload: Payload) -> Result<Signature, ErrorCode> {
+    let authorized =
+        authorize(&key.signing_key, &key.policy, scheme, payload).map_err(|Denied| ErrorCode::PayloadDenied)?;
+    sign(authorized).map_err(|error| match error {
+        SignError::PayloadInvalid => ErrorCode::PayloadInvalid,
+        SignError::CheckFailed => {
+            tracing::error!("a signature failed its check and was not released");
+            ErrorCode::Internal
+        }
+    })
+}
+
+fn reply_document(document: Vec<u8>) -> Result<Response, ErrorCode> {
+    document.try_into().map(Response::Document).map_err(|_| ErrorCode::AttestationFailed)
+}
+
+fn attestation_failed(error: NsmError) -> ErrorCode {
+    tracing::error!(%error, "the NSM failed");
+    ErrorCode::AttestationFailed
+}

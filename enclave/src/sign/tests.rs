@@ -1,0 +1,182 @@
+//! Published vectors at the crypto layer, what does not fit, and that no faulty signature leaves.
+
+use serde::Deserialize;
+use strongroom_protocol::{ByteString, PayloadKind, Policy};
+
+use super::*;
+use crate::policy::authorize;
+
+#[derive(Deserialize)]
+struct Vectors<T> {
+    vectors: Vec<T>,
+}
+
+fn vectors<T: serde::de::DeserializeOwned>(json: &str) -> Vec<T> {
+    serde_json::from_str::<Vectors<T>>(json).expect("vectors parse").vectors
+}
+
+fn secret(bytes: &[u8]) -> Secret<32> {
+    Secret::fill(|secret| {
+        secret.copy_from_slice(bytes);
+        Ok::<(), ()>(())
+    })
+    .expect("filled")
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    hex::decode(text).expect("hex")
+}
+
+fn message(bytes: &[u8], hash: Option<HashFunction>) -> Payload {
+    Payload::Message { message: ByteString::try_from(bytes).expect("short"), hash }
+}
+
+fn permissive() -> Policy {
+    Policy::new(vec![PayloadKind::Message, PayloadKind::Digest], 0).expect("valid")
+}
+
+fn sign_with(key: &SigningKey, scheme: Option<Scheme>, payload: Payload) -> Result<Signature, SignError> {
+    sign(authorize(key, &permissive(), scheme, payload).expect("allowed"))
+}
+
+#[test]
+fn rfc6979_vectors() {
+    #[derive(Deserialize)]
+    struct V {
+        secret_key: String,
+        message: String,
+        signature: String,
+    }
+    for v in vectors::<V>(include_str!("../../../tests/vectors/rfc6979_secp256k1.json")) {
+        let key = SigningKey::new(Algorithm::Secp256k1, &secret(&unhex(&v.secret_key))).expect("a key");
+        let payload = message(v.message.as_bytes(), Some(HashFunction::Sha256));
+        let signature = sign_with(&key, None, payload).expect("signs");
+        assert_eq!(hex::encode(*signature.bytes), v.signature, "{}", v.message);
+        let digest = Payload::Digest(ByteArray(Sha256::digest(&v.message).into()));
+        assert_eq!(sign_with(&key, Some(Scheme::Ecdsa), digest), Ok(signature));
+    }
+}
+
+#[test]
+fn rfc8032_vectors() {
+    #[derive(Deserialize)]
+    struct V {
+        name: String,
+        secret_key: String,
+        public_key: String,
+        message: String,
+        signature: String,
+    }
+    for v in vectors::<V>(include_str!("../../../tests/vectors/rfc8032.json")) {
+        let key = SigningKey::new(Algorithm::Ed25519, &secret(&unhex(&v.secret_key))).expect("a key");
+        assert_eq!(hex::encode(&*key.public_key()), v.public_key, "{}", v.name);
+        let signature = sign_with(&key, None, message(&unhex(&v.message), None)).expect("signs");
+        assert_eq!(hex::encode(*signature.bytes), v.signature, "{}", v.name);
+    }
+}
+
+#[test]
+fn bip340_vectors() {
+    #[derive(Deserialize)]
+    struct V {
+        index: u32,
+        secret_key: String,
+        public_key: String,
+        aux_rand: String,
+        message: String,
+        signature: String,
+    }
+    for v in vectors::<V>(include_str!("../../../tests/vectors/bip340.json")) {
+        let secret = secret(&unhex(&v.secret_key));
+        let key = SigningKey::new(Algorithm::Secp256k1, &secret).expect("a key");
+        assert_eq!(hex::encode(&key.public_key()[1..]), v.public_key, "{}", v.index);
+        let (digest, auxiliary) = (unhex(&v.message), unhex(&v.aux_rand));
+        let signature = sign_bip340(
+            &secret,
+            &digest.clone().try_into().expect("32 bytes"),
+            &auxiliary.try_into().expect("32 bytes"),
+        )
+        .expect("signs");
+        assert_eq!(hex::encode(*signature.bytes), v.signature, "{}", v.index);
+        let payload = Payload::Digest(ByteArray(digest.try_into().expect("32 bytes")));
+        assert!(sign_with(&key, Some(Scheme::Bip340), payload).is_ok(), "with fresh randomness");
+    }
+}
+
+#[test]
+fn hashes_are_the_ones_that_are_named() {
+    // "abc": FIPS 180-4 appendix; Keccak team's test vector; SHA-256 of the first.
+    for (hash, expected) in [
+        (HashFunction::Sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        (HashFunction::Keccak256, "4e03657aea45a94fc7d47ba826c8d667c0d1e6e33a64a036ec44f58fa12d6c45"),
+        (HashFunction::Sha256d, "4f8b42c22dd3729b519ba6f68d2da7cc5b2d606d05daed5ad5128cc03e6c6358"),
+    ] {
+        assert_eq!(hex::encode(digest(&message(b"abc", Some(hash))).expect("hashed")), expected);
+    }
+}
+
+#[test]
+fn addresses_are_the_published_ones() {
+    // The first of Hardhat's and Anvil's published test accounts (EIP-55).
+    let key = unhex("ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80");
+    let key = SigningKey::new(Algorithm::Secp256k1, &secret(&key)).expect("a key");
+    assert_eq!(key.addresses()["ethereum"], "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
+    // An all-zero public key is Solana's system program; base58 of RFC 8032's TEST 1 key.
+    let key = unhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60");
+    let key = SigningKey::new(Algorithm::Ed25519, &secret(&key)).expect("a key");
+    assert_eq!(key.addresses()["solana"], "FVen3X669xLzsi6N2V91DoiyzHzg1uAgqiT8jZ9nS96Z");
+}
+
+#[test]
+fn zero_and_out_of_range_scalars_are_no_keys() {
+    let order = unhex("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141");
+    for bytes in [[0; 32].as_slice(), &order, &[0xff; 32]] {
+        assert_eq!(SigningKey::new(Algorithm::Secp256k1, &secret(bytes)).err(), Some(NotAKey));
+    }
+}
+
+#[test]
+fn what_does_not_fit_the_algorithm_is_refused() {
+    let secp256k1 = SigningKey::new(Algorithm::Secp256k1, &secret(&[1; 32])).expect("a key");
+    let ed25519 = SigningKey::new(Algorithm::Ed25519, &secret(&[1; 32])).expect("a key");
+    let digest = || Payload::Digest(ByteArray([1; 32]));
+    for (name, key, scheme, payload) in [
+        ("digest_for_ed25519", &ed25519, None, digest()),
+        ("hash_for_ed25519", &ed25519, None, message(b"m", Some(HashFunction::Sha256))),
+        ("no_hash_for_secp256k1", &secp256k1, None, message(b"m", None)),
+        ("ecdsa_with_ed25519", &ed25519, Some(Scheme::Ecdsa), message(b"m", None)),
+        ("bip340_with_ed25519", &ed25519, Some(Scheme::Bip340), message(b"m", None)),
+        ("ed25519_with_secp256k1", &secp256k1, Some(Scheme::Ed25519), digest()),
+    ] {
+        assert_eq!(sign_with(key, scheme, payload).err(), Some(SignError::PayloadInvalid), "{name}");
+    }
+}
+
+#[test]
+fn a_policy_denies_what_it_does_not_list() {
+    let key = SigningKey::new(Algorithm::Secp256k1, &secret(&[1; 32])).expect("a key");
+    let messages = Policy::default();
+    assert!(authorize(&key, &messages, None, Payload::Digest(ByteArray([1; 32]))).is_err());
+    assert!(authorize(&key, &messages, None, message(b"m", Some(HashFunction::Sha256))).is_ok());
+    let digests = Policy::new(vec![PayloadKind::Digest], 0).expect("valid");
+    assert!(authorize(&key, &digests, None, message(b"m", Some(HashFunction::Sha256))).is_err());
+}
+
+#[test]
+fn every_flipped_bit_of_an_ecdsa_result_is_caught() {
+    let key = SigningKey::new(Algorithm::Secp256k1, &secret(&[7; 32])).expect("a key");
+    let SigningKey::Secp256k1 { point, .. } = &key else { panic!("secp256k1") };
+    let digest = [3; 32];
+    let signature = sign_with(&key, None, Payload::Digest(ByteArray(digest))).expect("signs");
+    let recovery_id = RecoveryId::from_byte(signature.recovery_id.expect("ECDSA has one")).expect("0 or 1");
+    let holds = |bytes: &[u8; 64], id| {
+        k256::ecdsa::Signature::from_slice(bytes).is_ok_and(|s| ecdsa_holds(point, &digest, &s, id))
+    };
+    assert!(holds(&signature.bytes, recovery_id));
+    assert!(!holds(&signature.bytes, RecoveryId::new(!recovery_id.is_y_odd(), false)), "wrong recovery id");
+    for bit in 0..512 {
+        let mut faulty = *signature.bytes;
+        faulty[bit / 8] ^= 1 << (bit % 8);
+        assert!(!holds(&faulty, recovery_id), "bit {bit}");
+    }
+}

@@ -1,0 +1,164 @@
+//! Byte streams from the enclave's side: where the parent connects to, and how the KMS proxy is
+//! reached. Decides nothing about what flows.
+
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use strongroom_protocol::{Address, Cid};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
+
+/// Longest single write. A guest's write of more than 32 KiB stalls for ever on vhost-device-vsock.
+const MAX_WRITE: usize = 16 * 1024;
+
+/// The first line on a hybrid socket: `CONNECT ` and a port.
+const MAX_CONNECT_LINE: usize = 32;
+
+/// A connected stream; writes go out in pieces of at most 16 KiB.
+pub(crate) struct ByteStream(Box<dyn Stream>);
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Who connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// The vsock context id; none on Unix sockets.
+    pub(crate) cid: Option<u32>,
+}
+
+/// A bound address.
+pub(crate) enum Listener {
+    /// AF_VSOCK.
+    Vsock(VsockListener),
+    /// A Unix socket, and the port of the VMM's protocol if it speaks one.
+    Unix(UnixListener, Option<u32>),
+}
+
+/// A connection that was accepted. On a hybrid socket [`Accepted::establish`] has still to read the
+/// peer's first line, which must not hold up the next connection.
+pub(crate) struct Accepted {
+    stream: ByteStream,
+    hybrid_port: Option<u32>,
+    /// Who connected.
+    pub(crate) peer: Peer,
+}
+
+impl Listener {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// The address is in use or not possible here.
+    pub(crate) fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Vsock { cid, port } => {
+                let cid = match cid {
+                    Cid::Any => VMADDR_CID_ANY,
+                    Cid::Number(cid) => *cid,
+                    Cid::Parent => return Err(io::Error::other("PARENT is no address to listen on")),
+                };
+                VsockListener::bind(VsockAddr::new(cid, *port)).map(Self::Vsock)
+            }
+            Address::Unix(path) => bind_unix(path).map(|listener| Self::Unix(listener, None)),
+            Address::UnixHybrid { path, port } => bind_unix(path).map(|listener| Self::Unix(listener, Some(*port))),
+        }
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// Of this one connection, or of a lack of descriptors.
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Vsock(listener) => {
+                let (stream, address) = listener.accept().await?;
+                let peer = Peer { cid: Some(address.cid()) };
+                Ok(Accepted { stream: ByteStream(Box::new(stream)), hybrid_port: None, peer })
+            }
+            Self::Unix(listener, hybrid_port) => {
+                let (stream, _) = listener.accept().await?;
+                let peer = Peer { cid: None };
+                Ok(Accepted { stream: ByteStream(Box::new(stream)), hybrid_port: *hybrid_port, peer })
+            }
+        }
+    }
+}
+
+impl Accepted {
+    /// The stream, once the peer of a hybrid socket has said `CONNECT PORT\n` and was told `OK …\n`.
+    ///
+    /// # Errors
+    /// The peer's: something else was said, or another port asked for.
+    pub(crate) async fn establish(mut self) -> io::Result<ByteStream> {
+        let Some(port) = self.hybrid_port else { return Ok(self.stream) };
+        let mut line = Vec::with_capacity(MAX_CONNECT_LINE);
+        while line.last() != Some(&b'\n') {
+            if line.len() == MAX_CONNECT_LINE {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            line.push(self.stream.read_u8().await?);
+        }
+        if line != format!("CONNECT {port}\n").as_bytes() {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        self.stream.write_all(format!("OK {port}\n").as_bytes()).await?;
+        Ok(self.stream)
+    }
+}
+
+/// Connects. `parent` is what `PARENT` stands for: the CID that Configure came from.
+///
+/// # Errors
+/// Nobody listens there, or the address is not possible here.
+pub(crate) async fn dial(address: &Address, parent: Peer) -> io::Result<ByteStream> {
+    match address {
+        Address::Vsock { cid, port } => {
+            let cid = match cid {
+                Cid::Number(cid) => *cid,
+                // Where Configure came over a Unix socket there is no CID: the host's, as on Nitro (3) and QEMU (2).
+                Cid::Parent => parent.cid.unwrap_or(VMADDR_CID_HOST),
+                Cid::Any => return Err(io::Error::other("ANY is no address to connect to")),
+            };
+            Ok(ByteStream(Box::new(VsockStream::connect(VsockAddr::new(cid, *port)).await?)))
+        }
+        Address::Unix(path) => Ok(ByteStream(Box::new(UnixStream::connect(path).await?))),
+        Address::UnixHybrid { path, port } => {
+            Ok(ByteStream(Box::new(UnixStream::connect(Address::hybrid_host_path(path, *port)).await?)))
+        }
+    }
+}
+
+/// Binds a Unix socket, replacing one that a dead process left behind.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && StdUnixStream::connect(path).is_err() => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        outcome => outcome,
+    }
+}
+
+impl AsyncRead for ByteStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ByteStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(cx, buf.get(..MAX_WRITE).unwrap_or(buf))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(cx)
+    }
+}
