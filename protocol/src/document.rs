@@ -128,8 +128,72 @@ struct Sign1(ByteString<64>, BTreeMap<i64, i64>, ByteString<16384>, ByteString<9
 fn decode<T: DeserializeOwned>(bytes: &[u8], refusal: &'static str) -> Result<T, DocumentError> {
     const RULES: Rules = Rules { depth: 4, entries: 64, indefinite: true };
     scan::check(bytes, &RULES).map_err(|_| DocumentError(refusal))?;
-    let mut deserializer = serde_cbor::Deserializer::from_slice(bytes).disable_packed_format();
+    // Packed form stays enabled: without it serde_cbor refuses whole numbers as the keys of any map, the
+    // registers' too. What it lets in besides, field numbers for names, no NSM signs.
+    let mut deserializer = serde_cbor::Deserializer::from_slice(bytes);
     let value = T::deserialize(&mut deserializer).map_err(|_| DocumentError(refusal))?;
     deserializer.end().map_err(|_| DocumentError(refusal))?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFINITE: &[u8] = include_bytes!("../../tests/vectors/attestation/veracruz.cose");
+    const INDEFINITE: &[u8] = include_bytes!("../../tests/vectors/attestation/turnkey_indefinite_map.cose");
+
+    #[test]
+    fn real_documents_are_read() {
+        for (document, first, nonce) in [(DEFINITE, 0xa9, Some(32)), (INDEFINITE, 0xbf, None)] {
+            let document = AttestationDocument::parse(document).expect("real");
+            assert_eq!(document.algorithm, -35);
+            assert_eq!(document.protected, [0xa1, 0x01, 0x38, 0x22]);
+            assert_eq!(document.payload_bytes[0], first);
+            assert_eq!(document.signature.len(), 96);
+            assert_eq!(document.payload.pcrs.keys().copied().collect::<Vec<_>>(), (0..16).collect::<Vec<_>>());
+            assert_eq!(document.payload.cabundle.len(), 4);
+            assert_eq!(document.payload.nonce.map(|nonce| nonce.len()), nonce);
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_refused() {
+        let cut = |range: std::ops::Range<usize>, instead: &str| {
+            let instead = hex::decode(instead).expect("hex");
+            [&DEFINITE[..range.start], &instead, &DEFINITE[range.end..]].concat()
+        };
+        for (name, bad) in [
+            ("empty", vec![]),
+            ("too_long", vec![0; MAX_DOCUMENT + 1]),
+            ("truncated", DEFINITE[..DEFINITE.len() - 1].to_vec()),
+            ("trailing_byte", [DEFINITE, &[0]].concat()),
+            ("another_tag", [&[0xd3], DEFINITE].concat()),
+            ("five_elements", cut(0..1, "85")),
+            ("no_protected_header", cut(1..6, "40")),
+            ("two_protected_headers", cut(1..6, "46a20138220401")),
+            ("protected_header_is_text", cut(1..6, "45a101613822")),
+            ("unprotected_header", cut(6..7, "a10126")),
+            ("payload_is_no_map", cut(7..10 + 4353, "4101")),
+        ] {
+            assert!(AttestationDocument::parse(&bad).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn payloads_with_other_fields_are_refused() {
+        let payload = AttestationDocument::parse(DEFINITE).expect("real").payload_bytes;
+        for (name, from, to) in [
+            ("unknown", &b"\x69user_data"[..], &b"\x69user_date"[..]),
+            ("twice", b"\x69user_data", b"\x65nonce"),
+            ("number_beyond_the_fields", b"\x69user_data", b"\x09"),
+        ] {
+            let at = payload.windows(from.len()).position(|window| window == from).expect("in there");
+            let changed = [&payload[..at], to, &payload[at + from.len()..]].concat();
+            assert!(decode::<Payload>(&changed, "refused").is_err(), "{name}");
+        }
+        let ten = [&[0xaa], &payload[1..], b"\x65extra\xf6"].concat();
+        assert!(decode::<Payload>(&ten, "refused").is_err());
+        assert!(decode::<Payload>(&payload, "refused").is_ok());
+    }
 }
