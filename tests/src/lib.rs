@@ -1,1 +1,5 @@
-//! placeholder
+//! The harness: honest doubles of what strongroom talks to. Nothing of ours depends on it.
+
+pub mod mock_kms;
+pub mod mock_nsm;
+pub mod pki;

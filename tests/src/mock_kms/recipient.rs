@@ -1,0 +1,117 @@
+//! To whom a plaintext goes: reads a request's `Recipient` and judges its attestation document with
+//! the product's own verifier, under this KMS's root. What a document admits to is the key policy's
+//! business (`policy.rs`).
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use strongroom_parent::attestation::{AttestationError, TrustAnchor, VerifiedDocument, verify};
+use strongroom_protocol::document::Payload;
+
+use super::actions::Blob64;
+use super::envelope::RecipientKey;
+use super::error::KmsError;
+
+/// The request's member.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct WrittenRecipient {
+    key_encryption_algorithm: Option<String>,
+    attestation_document: Option<Blob64>,
+}
+
+/// A recipient, judged.
+pub(super) enum Recipient {
+    /// A genuine and fresh document with a key that can be encrypted to.
+    Attested(Box<VerifiedDocument>, RecipientKey),
+    /// A document of another root, or of another time: it meets no condition. Where the policy asks for
+    /// none, the call is refused with this error all the same.
+    Unbelievable(KmsError),
+}
+
+impl Recipient {
+    /// Judges a recipient at `now`. The root is read at every call: it may be made later than this KMS.
+    ///
+    /// # Errors
+    /// The caller's: the document is damaged or has no RSA-2048 key; or ours: there is no root.
+    pub(super) fn judge(written: &WrittenRecipient, root: &Path, now: SystemTime) -> Result<Self, KmsError> {
+        if written.key_encryption_algorithm.as_deref() != Some("RSAES_OAEP_SHA_256") {
+            return Err(invalid(
+                "Value at 'recipient.keyEncryptionAlgorithm' failed to satisfy constraint: Member must satisfy enum \
+                 value set: [RSAES_OAEP_SHA_256]",
+            ));
+        }
+        let document = written.attestation_document.as_ref().map(Blob64::bytes).unwrap_or_default();
+        if document.is_empty() || document.len() > MAX_DOCUMENT {
+            return Err(invalid(
+                "Value at 'recipient.attestationDocument' failed to satisfy constraint: Member must have length \
+                 between 1 and 262144",
+            ));
+        }
+        let verified = read_root(root).and_then(|root| {
+            verify(document, &root, now).and_then(|it| it.check_fresh(now, MAX_AGE).map(|()| it)).map_err(refuse)
+        });
+        match verified {
+            Ok(verified) => {
+                let key = verified
+                    .payload
+                    .public_key
+                    .as_deref()
+                    .and_then(RecipientKey::read)
+                    .ok_or_else(|| invalid("The attestation document does not contain an RSA-2048 public key."))?;
+                Ok(Self::Attested(Box::new(verified), key))
+            }
+            Err(Refusal::Damaged) => Err(invalid("The attestation document is malformed.")),
+            Err(Refusal::Unbelievable) => {
+                Ok(Self::Unbelievable(invalid("The attestation document could not be verified.")))
+            }
+            Err(Refusal::NoRoot) => Err(KmsError::Internal),
+        }
+    }
+
+    /// What the policy may rely on.
+    pub(super) fn document(&self) -> Option<&Payload> {
+        match self {
+            Self::Attested(verified, _) => Some(&verified.payload),
+            Self::Unbelievable(_) => None,
+        }
+    }
+}
+
+/// KMS API reference, `RecipientInfo`.
+const MAX_DOCUMENT: usize = 262_144;
+
+/// What KMS demands is not documented; reports say between nothing and five minutes. The strictest.
+const MAX_AGE: Duration = Duration::from_secs(5 * 60);
+
+enum Refusal {
+    /// It is not a document, or not as its enclave signed it.
+    Damaged,
+    /// It is somebody else's, or of another time.
+    Unbelievable,
+    NoRoot,
+}
+
+fn read_root(path: &Path) -> Result<TrustAnchor, Refusal> {
+    let pem = std::fs::read(path).map_err(|error| {
+        tracing::warn!(path = %path.display(), %error, "the attestation root cannot be read");
+        Refusal::NoRoot
+    })?;
+    TrustAnchor::from_pem(&pem).map_err(|_| Refusal::NoRoot)
+}
+
+fn refuse(error: AttestationError) -> Refusal {
+    tracing::info!(%error, "refused an attestation document");
+    match error {
+        AttestationError::Document(_)
+        | AttestationError::CoseAlgorithm(_)
+        | AttestationError::MalformedCertificate(_)
+        | AttestationError::DocumentSignature => Refusal::Damaged,
+        _ => Refusal::Unbelievable,
+    }
+}
+
+fn invalid(text: &str) -> KmsError {
+    KmsError::Validation(text.to_owned())
+}
