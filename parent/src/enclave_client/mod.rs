@@ -1,0 +1,204 @@
+//! The parent's side of the enclave socket: typed calls with deadlines over one multiplexed
+//! connection that a supervisor keeps up and configured. It believes the enclave's replies but not
+//! their order or their number; what they mean to a caller is `problem`'s matter.
+
+mod connection;
+mod supervisor;
+
+use std::time::Duration;
+
+use strongroom_protocol::document::MAX_DOCUMENT;
+use strongroom_protocol::{
+    Address, Algorithm, ByteString, ErrorCode, Generated, KeyId, KmsKeyArn, Nonce, Payload, Policy, PresentedRecord,
+    Request, RequestFrame, Response, Scheme, Signature,
+};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::credentials::CredentialFeed;
+use connection::{Connection, Failure};
+pub use supervisor::Status;
+use supervisor::Supervisor;
+
+/// A handle to the enclave. Clones share the connection.
+#[derive(Debug, Clone)]
+pub struct EnclaveClient {
+    status: watch::Receiver<Status>,
+    credentials: CredentialFeed,
+}
+
+/// Why a call brought no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The enclave's or the way's: there is no connection.
+    #[error("the enclave is not connected")]
+    Unavailable,
+    /// The connection broke after the request was sent: whether the enclave acted on it is not known.
+    #[error("the connection to the enclave broke")]
+    Lost,
+    /// The operator's: the enclave's image speaks another version of the protocol.
+    #[error("the enclave speaks another version")]
+    OtherVersion,
+    /// Too many requests are in flight on this side.
+    #[error("too many requests in flight")]
+    Busy,
+    /// The deadline passed.
+    #[error("the deadline passed")]
+    Deadline,
+    /// The enclave's or ours: the reply is not one to this request, or the request is too large.
+    #[error("the enclave's reply does not fit the request")]
+    Unexpected,
+    /// The enclave refused.
+    #[error(transparent)]
+    Refused(ErrorCode),
+}
+
+/// An attestation document as the enclave sent it.
+pub type RawDocument = ByteString<MAX_DOCUMENT>;
+
+/// How long a request may wait for a connection that has just been lost.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+impl EnclaveClient {
+    /// Keeps a connection to the enclave at `address` from now on, and the enclave configured with
+    /// exactly these bytes.
+    ///
+    /// # Errors
+    /// The operator's: the configuration is longer than a message takes.
+    pub fn start(
+        address: Address,
+        configuration: Vec<u8>,
+        credentials: CredentialFeed,
+    ) -> Result<Self, strongroom_protocol::TooLong> {
+        let (supervisor, status) = Supervisor::new(address, configuration.try_into()?, credentials.clone());
+        tokio::spawn(supervisor.run());
+        Ok(Self { status, credentials })
+    }
+
+    /// How the enclave is, as far as this side knows.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Makes a key.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn generate_key(
+        &self,
+        key_id: KeyId,
+        algorithm: Algorithm,
+        policy: Policy,
+        kms_key_arn: Option<KmsKeyArn>,
+        deadline: Instant,
+    ) -> Result<Generated, CallError> {
+        match self.call(Request::GenerateKey { key_id, algorithm, policy, kms_key_arn }, deadline).await? {
+            Response::Generated(generated) => Ok(*generated),
+            _ => Err(CallError::Unexpected),
+        }
+    }
+
+    /// Signs one payload.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn sign(
+        &self,
+        record: PresentedRecord,
+        scheme: Scheme,
+        payload: Payload,
+        deadline: Instant,
+    ) -> Result<Signature, CallError> {
+        let request = Request::Sign { record, scheme: Some(scheme), payloads: vec![payload] };
+        match self.call(request, deadline).await? {
+            Response::Signed(results) => match <[_; 1]>::try_from(results) {
+                Ok([result]) => result.map_err(CallError::Refused),
+                Err(_) => Err(CallError::Unexpected),
+            },
+            _ => Err(CallError::Unexpected),
+        }
+    }
+
+    /// Opens a record and returns evidence over its binding.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn open_record(
+        &self,
+        record: PresentedRecord,
+        nonce: Nonce,
+        deadline: Instant,
+    ) -> Result<RawDocument, CallError> {
+        self.document(Request::OpenRecord { record, nonce }, deadline).await
+    }
+
+    /// Evidence about the enclave itself.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn attest(&self, nonce: Nonce, deadline: Instant) -> Result<RawDocument, CallError> {
+        self.document(Request::Attest { nonce }, deadline).await
+    }
+
+    async fn document(&self, request: Request, deadline: Instant) -> Result<RawDocument, CallError> {
+        match self.call(request, deadline).await? {
+            Response::Document(document) => Ok(document),
+            _ => Err(CallError::Unexpected),
+        }
+    }
+
+    /// Sends a request once. It is repeated only if it was certainly not sent, or if the enclave lacks
+    /// credentials that work, and then once, with new ones.
+    async fn call(&self, request: Request, deadline: Instant) -> Result<Response, CallError> {
+        let mut frame = RequestFrame { id: 0, request };
+        let mut renewed = false;
+        loop {
+            let connection = self.connection(deadline).await?;
+            match connection.call(&mut frame, deadline).await {
+                Err(Failure::NotSent) => {}
+                Err(Failure::Refused(ErrorCode::CredentialsMissing | ErrorCode::CredentialsRefused)) if !renewed => {
+                    renewed = true;
+                    let push = supervisor::renew_credentials(&connection, &self.credentials);
+                    timeout_at(deadline, push).await.map_err(|_| CallError::Deadline)?;
+                }
+                outcome => return outcome.map_err(CallError::from),
+            }
+        }
+    }
+
+    /// A configured connection. Waits for one only while that may help.
+    async fn connection(&self, deadline: Instant) -> Result<Connection, CallError> {
+        let mut status = self.status.clone();
+        loop {
+            let wait_until = match &*status.borrow_and_update() {
+                Status::Ready { connection, .. } if connection.is_open() => return Ok(connection.clone()),
+                // The supervisor is about to notice.
+                Status::Ready { .. } => Instant::now() + PATIENCE,
+                Status::Away { since } => *since + PATIENCE,
+                Status::OtherVersion => return Err(CallError::OtherVersion),
+                Status::ConfigurationRefused(code) => return Err(CallError::Refused(*code)),
+            };
+            match timeout_at(wait_until.min(deadline), status.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Err(CallError::Unavailable),
+            }
+        }
+    }
+}
+
+impl From<Failure> for CallError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotSent => Self::Unavailable,
+            Failure::Lost => Self::Lost,
+            Failure::Busy => Self::Busy,
+            Failure::Deadline => Self::Deadline,
+            Failure::TooLarge => Self::Unexpected,
+            Failure::Refused(code) => Self::Refused(code),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

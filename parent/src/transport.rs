@@ -1,0 +1,174 @@
+//! Byte streams by [`Address`]: dialling the enclave, listening for it. Vsock on Nitro, Unix sockets for
+//! local runs, and Unix sockets in front of guest vsock for VMMs that work that way. What travels
+//! over them is not its matter.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use strongroom_protocol::{Address, Cid};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
+
+/// A connected stream of any kind.
+pub type Stream = Box<dyn ByteStream>;
+
+/// What a [`Stream`] can do.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// Largest write towards a guest: vsock back ends have trouble with larger ones.
+pub const MAX_WRITE: usize = 16 * 1024;
+
+/// How long a connection may take to be there. Vsock's own connect has no deadline.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Longest greeting of a hybrid VMM: `OK 4294967295\n`, with room.
+const MAX_GREETING: usize = 32;
+
+/// Connects to `address`.
+///
+/// # Errors
+/// The other side's: nobody listens, or it takes longer than two seconds.
+pub async fn dial(address: &Address) -> io::Result<Stream> {
+    timeout(CONNECT_DEADLINE, connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)?
+}
+
+async fn connect(address: &Address) -> io::Result<Stream> {
+    match address {
+        Address::Vsock { cid: Cid::Number(cid), port } => {
+            Ok(Box::new(VsockStream::connect(VsockAddr::new(*cid, *port)).await?))
+        }
+        Address::Vsock { cid: Cid::Any | Cid::Parent, .. } => Err(io::ErrorKind::AddrNotAvailable.into()),
+        Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        Address::UnixHybrid { path, port } => Ok(Box::new(connect_hybrid(path, *port).await?)),
+    }
+}
+
+/// Firecracker's and vhost-device-vsock's handshake: `CONNECT port\n` is answered with `OK port\n`, and
+/// then the guest's bytes follow. Read byte by byte, so that none of those is swallowed.
+async fn connect_hybrid(path: &Path, port: u32) -> io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(path).await?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    let mut greeting = Vec::with_capacity(MAX_GREETING);
+    while greeting.last() != Some(&b'\n') {
+        if greeting.len() == MAX_GREETING {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the VMM's greeting does not end"));
+        }
+        greeting.push(stream.read_u8().await?);
+    }
+    if greeting.starts_with(b"OK ") {
+        Ok(stream)
+    } else {
+        Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the VMM did not connect to the guest's port"))
+    }
+}
+
+/// Accepts connections on an [`Address`].
+#[derive(Debug)]
+pub enum Listener {
+    /// On vsock.
+    Vsock(VsockListener),
+    /// On a Unix socket.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Listens on `address`. For a hybrid VMM that is the socket on which the guest's calls to the
+    /// host's port arrive.
+    ///
+    /// # Errors
+    /// The operator's: the address is taken, or cannot be listened on.
+    pub async fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Vsock { cid, port } => {
+                let cid = match cid {
+                    Cid::Any => VMADDR_CID_ANY,
+                    Cid::Number(cid) => *cid,
+                    Cid::Parent => return Err(io::ErrorKind::AddrNotAvailable.into()),
+                };
+                VsockListener::bind(VsockAddr::new(cid, *port)).map(Self::Vsock)
+            }
+            Address::Unix(path) => bind_unix(path).await,
+            Address::UnixHybrid { path, port } => bind_unix(&Address::hybrid_host_path(path, *port)).await,
+        }
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// This machine's, for want of resources mostly; the listener stays usable.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Vsock(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// A socket file outlives its process. One that nobody listens on any more is removed; one that
+/// answers is another process's, and stays.
+async fn bind_unix(path: &Path) -> io::Result<Listener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            match UnixStream::connect(path).await {
+                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+                _ => return Err(error),
+            }
+            UnixListener::bind(path).map(Listener::Unix)
+        }
+        bound => bound.map(Listener::Unix),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_file_is_replaced_and_a_living_one_is_not() {
+        let folder = tempfile::tempdir().expect("folder");
+        let address = Address::Unix(folder.path().join("s"));
+        drop(Listener::bind(&address).await.expect("bound"));
+        let living = Listener::bind(&address).await.expect("the stale file is replaced");
+        assert_eq!(Listener::bind(&address).await.expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+        drop(living);
+    }
+
+    #[tokio::test]
+    async fn the_hybrid_handshake_swallows_no_byte_of_the_guest() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("vm");
+        let listener = UnixListener::bind(&path).expect("bound");
+        let vmm = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accepted");
+            let mut line = [0; 13];
+            stream.read_exact(&mut line).await.expect("read");
+            assert_eq!(&line, b"CONNECT 5005\n");
+            stream.write_all(b"OK 1073741824\nhello").await.expect("written");
+        });
+        let mut stream = dial(&Address::UnixHybrid { path, port: 5005 }).await.expect("connected");
+        let mut hello = String::new();
+        stream.read_to_string(&mut hello).await.expect("read");
+        assert_eq!(hello, "hello");
+        vmm.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn a_hybrid_vmm_that_refuses_or_babbles_is_an_error() {
+        for greeting in ["NO\n", "OK", "", &"x".repeat(100)] {
+            let folder = tempfile::tempdir().expect("folder");
+            let path = folder.path().join("vm");
+            let listener = UnixListener::bind(&path).expect("bound");
+            let greeting = greeting.to_owned();
+            tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.expect("accepted");
+                let _ = stream.write_all(greeting.as_bytes()).await;
+            });
+            assert!(dial(&Address::UnixHybrid { path, port: 5005 }).await.is_err());
+        }
+    }
+}
