@@ -1,0 +1,204 @@
+//! Requests and replies as they are on the wire. Binary values are hex: `0x` optional and any case on
+//! input, `0x` and lower case on output. Unknown fields are errors.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use strongroom_protocol::document::AttestationDocument;
+use strongroom_protocol::{
+    Algorithm, ByteArray, ByteString, HashFunction, KeyId, KmsKeyArn, MAX_MESSAGE, Origin, Payload, Policy, Scheme,
+    Signature,
+};
+use utoipa::ToSchema;
+
+use super::schema;
+use crate::stored_record::{State, StoredRecord};
+
+/// `POST /v1/keys`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateKey {
+    /// The key's name.
+    #[schema(value_type = String, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", example = "hot-1")]
+    pub(super) key_id: KeyId,
+    #[schema(value_type = schema::Algorithm)]
+    pub(super) algorithm: Algorithm,
+    /// The KMS key that wraps the new key; absent: the enclave configuration's first.
+    #[schema(value_type = Option<String>)]
+    pub(super) kms_key_arn: Option<KmsKeyArn>,
+    /// Absent: messages only, never held open.
+    #[schema(value_type = Option<schema::Policy>)]
+    pub(super) policy: Option<Policy>,
+}
+
+/// `POST /v1/keys/{key_id}/sign`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignRequest {
+    pub(super) payload: SignPayload,
+    #[schema(value_type = Option<schema::Scheme>)]
+    pub(super) scheme: Option<Scheme>,
+}
+
+/// What is signed.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum SignPayload {
+    /// 32 bytes that the caller hashed (secp256k1 only).
+    Digest {
+        /// 32 bytes, hex.
+        #[serde(deserialize_with = "digest")]
+        #[schema(value_type = String, pattern = "^(0[xX])?[0-9a-fA-F]{64}$")]
+        digest: ByteArray<32>,
+    },
+    /// A message that the enclave hashes.
+    Message {
+        /// At most 1 MiB, hex.
+        #[serde(deserialize_with = "message")]
+        #[schema(value_type = String, pattern = "^(0[xX])?([0-9a-fA-F]{2})*$")]
+        message: ByteString<MAX_MESSAGE>,
+        /// Required for secp256k1, refused for ed25519.
+        #[schema(value_type = Option<schema::HashFunction>)]
+        hash: Option<HashFunction>,
+    },
+}
+
+impl From<SignPayload> for Payload {
+    fn from(payload: SignPayload) -> Self {
+        match payload {
+            SignPayload::Digest { digest } => Self::Digest(digest),
+            SignPayload::Message { message, hash } => Self::Message { message, hash },
+        }
+    }
+}
+
+/// A signature.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SignReply {
+    /// 64 bytes, hex.
+    pub(super) signature: String,
+    /// 0 or 1; ECDSA only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) recovery_id: Option<u8>,
+    /// The key that signed, hex.
+    pub(super) public_key: String,
+    /// As in `x-request-id`.
+    pub(super) request_id: String,
+}
+
+impl SignReply {
+    pub(super) fn new(signature: &Signature, public_key: &[u8], request_id: &str) -> Self {
+        Self {
+            signature: to_hex(&*signature.bytes),
+            recovery_id: signature.recovery_id,
+            public_key: to_hex(public_key),
+            request_id: request_id.to_owned(),
+        }
+    }
+}
+
+/// A key, as callers see it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct KeyView {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub key_id: KeyId,
+    /// Curve and key type.
+    #[schema(value_type = schema::Algorithm)]
+    pub algorithm: Algorithm,
+    /// Its identity: compressed SEC 1 (33 bytes) or RFC 8032 (32 bytes), hex.
+    pub public_key: String,
+    /// Where it came from.
+    #[schema(value_type = schema::Origin)]
+    pub origin: Origin,
+    /// What it may sign.
+    #[schema(value_type = schema::Policy)]
+    pub policy: Policy,
+    /// The KMS key that wraps it.
+    #[schema(value_type = String)]
+    pub kms_key_arn: KmsKeyArn,
+    /// Whether the parent lets it sign.
+    #[schema(value_type = schema::State)]
+    pub state: State,
+    /// Counts the record's versions, from 1.
+    pub generation: u64,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// By chain. Use one only after `strongroom key verify` accepted the key.
+    pub addresses: BTreeMap<String, String>,
+}
+
+impl From<&StoredRecord> for KeyView {
+    fn from(stored: &StoredRecord) -> Self {
+        let record = &stored.record;
+        Self {
+            key_id: record.key_id.clone(),
+            algorithm: record.algorithm,
+            public_key: to_hex(&record.public_key),
+            origin: record.origin,
+            policy: record.policy.clone(),
+            kms_key_arn: record.kms_key_arn.clone(),
+            state: stored.state,
+            generation: stored.generation,
+            created_at: stored.created_at_text(),
+            addresses: stored.addresses.clone(),
+        }
+    }
+}
+
+/// Some keys.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct KeyPage {
+    pub(super) keys: Vec<KeyView>,
+    /// Where to go on; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next_cursor: Option<String>,
+}
+
+/// An attestation document, made for this request.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Evidence {
+    /// COSE_Sign1, in standard base64. Believe it only once it is verified.
+    pub document: String,
+    /// The registers in it, hex, for reading: `{"PCR0": "0x…"}`.
+    pub pcrs: BTreeMap<String, String>,
+}
+
+impl Evidence {
+    /// `None`: what the enclave sent is not a document.
+    pub(super) fn new(document: &[u8]) -> Option<Self> {
+        use base64::Engine as _;
+        let pcrs = AttestationDocument::parse(document).ok()?.payload.pcrs;
+        Some(Self {
+            document: base64::engine::general_purpose::STANDARD.encode(document),
+            pcrs: pcrs.iter().map(|(index, pcr)| (format!("PCR{index}"), to_hex(&**pcr))).collect(),
+        })
+    }
+}
+
+/// `0x` and lower-case digits.
+pub(super) fn to_hex(bytes: &[u8]) -> String {
+    format!("0x{}", hex::encode(bytes))
+}
+
+/// Digits in any case, with or without `0x`.
+pub(crate) fn from_hex(text: &str) -> Result<Vec<u8>, &'static str> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    hex::decode(digits).map_err(|_| "not an even number of hex digits")
+}
+
+// None of the errors repeats the text: it can be a megabyte long.
+
+fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteArray<32>, D::Error> {
+    let bytes = from_hex(&String::deserialize(deserializer)?)
+        .map_err(|wrong| serde::de::Error::custom(format_args!("digest: {wrong}")))?;
+    let length = bytes.len();
+    let wrong = |_| serde::de::Error::custom(format_args!("digest: {length} bytes where 32 are needed"));
+    bytes.try_into().map(ByteArray).map_err(wrong)
+}
+
+fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteString<MAX_MESSAGE>, D::Error> {
+    let wrong = |wrong: &dyn std::fmt::Display| serde::de::Error::custom(format_args!("message: {wrong}"));
+    let bytes = from_hex(&String::deserialize(deserializer)?).map_err(|e| wrong(&e))?;
+    bytes.try_into().map_err(|e| wrong(&e))
+}

@@ -1,0 +1,217 @@
+//! Reads what callers send, once, into types that are valid: the caller, the key id, the nonce, the
+//! page, the JSON body. Bad input ends here and reaches no handler.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use http_body_util::BodyExt as _;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+use strongroom_protocol::{KeyId, MAX_NONCE, Nonce};
+use tokio::time::timeout_at;
+use tracing::Span;
+use utoipa::IntoParams;
+
+use super::api::from_hex;
+use super::{App, Context};
+use crate::auth::{Caller, Identities};
+use crate::problem::{Kind, Problem};
+
+/// Longest body, in bytes.
+const MAX_BODY: usize = 2 * 1024 * 1024;
+
+/// Of a longer body, this much more is read and dropped, so that its sender gets to read the answer.
+const DISCARDED: usize = 1024 * 1024;
+
+/// Longest explanation of a caller's mistake, in characters: it may quote the caller.
+const MAX_DETAIL: usize = 300;
+
+impl FromRequestParts<App> for Context {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        parts.extensions.get().cloned().ok_or_else(|| Kind::Internal.into())
+    }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        if matches!(app.identities, Identities::AnyLocalCaller) {
+            refuse_foreign_host(&parts.headers)?;
+        }
+        let caller = app.identities.authenticate(parts.headers.get(header::AUTHORIZATION).map(|h| h.as_bytes()))?;
+        Span::current().record("identity", caller.name());
+        Ok(caller)
+    }
+}
+
+/// Without identities, being on this machine is all that a caller has to prove, and a web page in a
+/// browser on this machine is not such a caller. Its requests carry the page's own host name, even
+/// where DNS makes that name point here (DNS rebinding).
+fn refuse_foreign_host(headers: &HeaderMap) -> Result<(), Problem> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    if name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback()) {
+        return Ok(());
+    }
+    let detail =
+        "Without identities, only requests to localhost, 127.0.0.1 or [::1] are served; this one names another host.";
+    Err(Problem::new(Kind::Forbidden, detail))
+}
+
+/// `{key_id}` of the path.
+pub(super) struct KeyPath(pub(super) KeyId);
+
+impl FromRequestParts<App> for KeyPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let text = Path::<String>::from_request_parts(parts, app).await.map(|Path(text)| text).unwrap_or_default();
+        let key_id = KeyId::try_from(text).map_err(|wrong| Problem::invalid(format!("key_id: {wrong}")))?;
+        Span::current().record("key_id", key_id.as_str());
+        Ok(Self(key_id))
+    }
+}
+
+/// `?nonce=`: 1 to 512 bytes, hex.
+pub(super) struct NonceQuery(pub(super) Nonce);
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct NonceParams {
+    /// 1 to 512 bytes, hex. Stands in the document, verbatim.
+    #[param(pattern = "^(0[xX])?([0-9a-fA-F]{2}){1,512}$")]
+    nonce: String,
+}
+
+impl FromRequestParts<App> for NonceQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        let NonceParams { nonce } = query(parts)?;
+        let bytes = from_hex(&nonce).map_err(|wrong| Problem::invalid(format!("nonce: {wrong}")))?;
+        match Nonce::try_from(bytes) {
+            Ok(nonce) if !nonce.is_empty() => Ok(Self(nonce)),
+            _ => Err(Problem::invalid(format!("nonce: must have 1 to {MAX_NONCE} bytes"))),
+        }
+    }
+}
+
+/// `?limit=&cursor=`.
+pub(super) struct PageQuery {
+    pub(super) limit: usize,
+    pub(super) cursor: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageParams {
+    /// The most keys of this page, 1 to 1000; stores may return fewer.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<usize>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+impl FromRequestParts<App> for PageQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        let PageParams { limit, cursor } = query(parts)?;
+        let limit = limit.unwrap_or(100);
+        if !(1..=1000).contains(&limit) {
+            return Err(Problem::invalid("limit: must be 1 to 1000"));
+        }
+        Ok(Self { limit, cursor })
+    }
+}
+
+fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
+    match Query::try_from_uri(&parts.uri) {
+        Ok(Query(query)) => Ok(query),
+        Err(rejection) => Err(Problem::invalid(shortened(&rejection.body_text()))),
+    }
+}
+
+/// A body that is read only once the caller is known to be allowed to send it.
+pub(super) struct UnreadBody {
+    is_json: bool,
+    body: Body,
+}
+
+impl FromRequest<App> for UnreadBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
+        Ok(Self { is_json: is_json(request.headers()), body: request.into_body() })
+    }
+}
+
+impl UnreadBody {
+    /// Reads the body as a `T`.
+    ///
+    /// # Errors
+    /// The caller's: 400, 408, 413, 415 or 422.
+    pub(super) async fn json<T: DeserializeOwned>(self, context: &Context) -> Result<T, Problem> {
+        if !self.is_json {
+            return Err(Kind::UnsupportedMediaType.into());
+        }
+        let body =
+            timeout_at(context.deadline, read(self.body)).await.map_err(|_| Problem::from(Kind::RequestTimeout))?;
+        parse(&body?)
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+async fn read(mut body: Body) -> Result<Vec<u8>, Problem> {
+    let mut read = Vec::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Problem::new(Kind::MalformedJson, "The body did not arrive whole."))?;
+        let data: Bytes = frame.into_data().unwrap_or_default();
+        length += data.len();
+        if length <= MAX_BODY {
+            read.extend_from_slice(&data);
+        } else if length > MAX_BODY + DISCARDED {
+            break;
+        }
+    }
+    if length > MAX_BODY {
+        return Err(Problem::new(Kind::BodyTooLarge, format!("The body is longer than {MAX_BODY} bytes.")));
+    }
+    Ok(read)
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let outcome = serde_json::from_slice(body).map_err(|error| {
+        let detail = shortened(&error.to_string());
+        match error.classify() {
+            Category::Syntax | Category::Eof | Category::Io => Problem::new(Kind::MalformedJson, detail),
+            Category::Data => Problem::invalid(detail),
+        }
+    });
+    // serde also reads a struct from an array of its fields' values. This API does not.
+    if outcome.is_ok() && body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::invalid("The body must be a JSON object."));
+    }
+    outcome
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_DETAIL).collect()
+}

@@ -1,0 +1,182 @@
+//! Keys: create, list, show, sign. Who may is asked first, so that nobody learns which keys exist; then
+//! the store, and then the enclave, which decides everything that a signature's safety rests on. Checks
+//! before it may only refuse.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use strongroom_protocol::{Algorithm, ErrorCode, KeyId, Payload, Policy, Scheme};
+use tracing::{Span, info, warn};
+
+use super::api::{CreateKey, KeyPage, KeyView, SignReply, SignRequest};
+use super::extract::{KeyPath, PageParams, PageQuery, UnreadBody};
+use super::openapi::{CreateProblems, ListProblems, ShowProblems, SignProblems};
+use super::{App, Context};
+use crate::auth::{Caller, Operation};
+use crate::enclave_client::CallError;
+use crate::key_store::StoreError;
+use crate::problem::{Kind, Problem};
+use crate::records::{Found, KnownRecord};
+use crate::stored_record::State as KeyState;
+
+/// Creates a key in the enclave. Needs `manage`.
+#[utoipa::path(
+    post, path = "/v1/keys", tag = "keys", operation_id = "createKey", security(("bearer" = [])),
+    request_body = CreateKey,
+    responses((status = 201, description = "The new key", body = KeyView), CreateProblems)
+)]
+pub(super) async fn create(
+    State(app): State<App>,
+    context: Context,
+    caller: Caller,
+    body: UnreadBody,
+) -> Result<Response, Problem> {
+    caller.authorize(Operation::Manage)?;
+    let CreateKey { key_id, algorithm, kms_key_arn, policy } = body.json(&context).await?;
+    Span::current().record("key_id", key_id.as_str());
+    caller.authorize_key(Operation::Manage, &key_id)?;
+    if app.records.exists(&key_id).await? {
+        return Err(Kind::KeyExists.into());
+    }
+    let policy = policy.unwrap_or_default();
+    let generated = app.enclave.generate_key(key_id, algorithm, policy, kms_key_arn, context.deadline).await?;
+    let known = app.records.create(generated).await.inspect_err(|error| {
+        if *error == StoreError::Exists {
+            info!("the key was created by another request meanwhile; this one is dropped unused");
+        }
+    })?;
+    Ok(created(&known))
+}
+
+fn created(known: &KnownRecord) -> Response {
+    let mut response = (StatusCode::CREATED, Json(KeyView::from(&known.stored))).into_response();
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/keys/{}", known.stored.key_id())) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// Lists the keys that the caller may read. Needs `read`.
+#[utoipa::path(
+    get, path = "/v1/keys", tag = "keys", operation_id = "listKeys", security(("bearer" = [])),
+    params(PageParams),
+    responses((status = 200, description = "Some keys", body = KeyPage), ListProblems)
+)]
+pub(super) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    PageQuery { limit, cursor }: PageQuery,
+) -> Result<Json<KeyPage>, Problem> {
+    caller.authorize(Operation::Read)?;
+    let page = app.records.list(cursor, limit, &move |key_id: &KeyId| caller.reaches(key_id)).await?;
+    Ok(Json(KeyPage { keys: page.records.iter().map(KeyView::from).collect(), next_cursor: page.next }))
+}
+
+/// Shows a key. Needs `read`.
+#[utoipa::path(
+    get, path = "/v1/keys/{key_id}", tag = "keys", operation_id = "getKey", security(("bearer" = [])),
+    params(("key_id" = String, Path, description = "The key's name")),
+    responses((status = 200, description = "The key", body = KeyView), ShowProblems)
+)]
+pub(super) async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    KeyPath(key_id): KeyPath,
+) -> Result<Json<KeyView>, Problem> {
+    caller.authorize_key(Operation::Read, &key_id)?;
+    let found = app.records.find(&key_id).await?;
+    Ok(Json(KeyView::from(&found.record.stored)))
+}
+
+/// Signs one payload. Needs `sign`.
+#[utoipa::path(
+    post, path = "/v1/keys/{key_id}/sign", tag = "keys", operation_id = "sign", security(("bearer" = [])),
+    params(("key_id" = String, Path, description = "The key's name")),
+    request_body = SignRequest,
+    responses((status = 200, description = "The signature", body = SignReply), SignProblems)
+)]
+pub(super) async fn sign(
+    State(app): State<App>,
+    context: Context,
+    caller: Caller,
+    KeyPath(key_id): KeyPath,
+    body: UnreadBody,
+) -> Result<Json<SignReply>, Problem> {
+    caller.authorize_key(Operation::Sign, &key_id)?;
+    let SignRequest { payload, scheme } = body.json(&context).await?;
+    let payload = Payload::from(payload);
+    let mut found = app.records.find(&key_id).await?;
+    loop {
+        let scheme = admit(&found.record, scheme, &payload)?;
+        let presented = found.record.presented.clone();
+        let outcome = app.enclave.sign(presented, scheme, payload.clone(), context.deadline).await;
+        match settle(&app, found, outcome).await? {
+            ControlFlow::Break((signature, record)) => {
+                return Ok(Json(SignReply::new(&signature, &record.stored.record.public_key, &context.id)));
+            }
+            ControlFlow::Continue(fresh) => found = fresh,
+        }
+    }
+}
+
+/// What follows from the enclave's answer to a record. One that it accepts is kept, and the answer is
+/// the result. A cached one that it refuses is read from the store again, to be presented once more: the
+/// store may have another one by now.
+pub(super) async fn settle<T>(
+    app: &App,
+    found: Found,
+    outcome: Result<T, CallError>,
+) -> Result<ControlFlow<(T, Arc<KnownRecord>), Found>, Problem> {
+    match outcome {
+        Ok(answer) => {
+            let record = Arc::clone(&found.record);
+            app.records.accepted(found);
+            Ok(ControlFlow::Break((answer, record)))
+        }
+        Err(CallError::Refused(ErrorCode::RecordRefused)) if found.cached => {
+            Ok(ControlFlow::Continue(app.records.find_afresh(found.record.stored.key_id()).await?))
+        }
+        Err(error) => {
+            if error == CallError::Refused(ErrorCode::RecordRefused) {
+                warn!("the enclave refused the record: something in it was changed");
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Refuses what the enclave would refuse anyway, before it costs a KMS call.
+fn admit(known: &KnownRecord, scheme: Option<Scheme>, payload: &Payload) -> Result<Scheme, Problem> {
+    if known.stored.state != KeyState::Enabled {
+        return Err(Kind::KeyDisabled.into());
+    }
+    let record = &known.stored.record;
+    let scheme = check_fit(record.algorithm, scheme, payload)?;
+    check_policy(&record.policy, payload)?;
+    Ok(scheme)
+}
+
+fn check_fit(algorithm: Algorithm, scheme: Option<Scheme>, payload: &Payload) -> Result<Scheme, Problem> {
+    let scheme = scheme.unwrap_or(algorithm.default_scheme());
+    let wrong = match (algorithm, scheme, payload) {
+        (Algorithm::Secp256k1, Scheme::Ed25519, _) => "scheme: a secp256k1 key signs with ecdsa or bip340",
+        (Algorithm::Ed25519, Scheme::Ecdsa | Scheme::Bip340, _) => "scheme: an ed25519 key signs with ed25519",
+        (Algorithm::Ed25519, Scheme::Ed25519, Payload::Digest(_)) => {
+            "payload: an ed25519 key signs messages, not digests"
+        }
+        (Algorithm::Secp256k1, _, Payload::Message { hash: None, .. }) => "hash: required for a secp256k1 message",
+        (Algorithm::Ed25519, _, Payload::Message { hash: Some(_), .. }) => {
+            "hash: must be absent for ed25519, which hashes by itself"
+        }
+        _ => return Ok(scheme),
+    };
+    Err(Problem::invalid(wrong))
+}
+
+fn check_policy(policy: &Policy, payload: &Payload) -> Result<(), Problem> {
+    if policy.allows(payload.kind()) { Ok(()) } else { Err(Kind::PolicyDenied.into()) }
+}

@@ -1,0 +1,114 @@
+//! `/openapi.json`: the contract, made from the handlers' own types, with the problems that each call
+//! can have.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use axum::http::{HeaderValue, header};
+use axum::response::IntoResponse;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{OpenApi, RefOr, Response};
+use utoipa::{IntoResponses, Modify, OpenApi as _};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::App;
+use crate::problem::{self, Kind};
+
+/// The description of this interface.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "operation", operation_id = "openapi",
+    responses((status = 200, description = "This document", content_type = "application/json"))
+)]
+pub(super) async fn document() -> impl IntoResponse {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+        let (_, api) = super::routes().split_for_parts();
+        api.to_json().unwrap_or_default()
+    });
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], DOCUMENT.as_str())
+}
+
+/// A router that describes itself.
+pub(super) fn described() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Description::openapi())
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "strongroom",
+        description = "A signing appliance whose keys live in an AWS Nitro Enclave. Binary values are hex: `0x` \
+                       optional on input, always `0x` and lower case on output. Unknown fields are errors. Every reply \
+                       carries `x-request-id`; errors are RFC 9457 problem documents."
+    ),
+    components(schemas(problem::Document)),
+    modifiers(&Bearer)
+)]
+struct Description;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, api: &mut OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        api.components.get_or_insert_default().add_security_scheme("bearer", scheme);
+    }
+}
+
+/// What every call under `/v1` can have.
+const ANY: &[Kind] = &[Kind::Unauthorized, Kind::Forbidden, Kind::InvalidRequest, Kind::Internal];
+
+const BODY: &[Kind] = &[Kind::MalformedJson, Kind::RequestTimeout, Kind::BodyTooLarge, Kind::UnsupportedMediaType];
+
+const STORE: &[Kind] = &[Kind::StoreUnavailable, Kind::RecordDamaged];
+
+const ENCLAVE: &[Kind] = &[
+    Kind::EnclaveConfiguredOtherwise,
+    Kind::EnclaveConfigurationRefused,
+    Kind::EnclaveUnavailable,
+    Kind::EnclaveBusy,
+    Kind::AttestationFailed,
+    Kind::Deadline,
+];
+
+const KMS: &[Kind] = &[
+    Kind::OperationNotConfigured,
+    Kind::KmsKeyNotConfigured,
+    Kind::EnclaveDebugMode,
+    Kind::RecordRefused,
+    Kind::KmsDenied,
+    Kind::KmsKeyUnusable,
+    Kind::KmsReplyRefused,
+    Kind::CredentialsUnavailable,
+    Kind::KmsThrottled,
+    Kind::KmsUnavailable,
+    Kind::KmsTimeout,
+];
+
+macro_rules! problems_of_calls {
+    ($($(#[$doc:meta])+ $name:ident = $($group:expr),+;)+) => {$(
+        $(#[$doc])+
+        pub(super) struct $name;
+
+        impl IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<Response>> {
+                let groups: &[&[Kind]] = &[$($group),+];
+                problem::api_responses(&groups.concat())
+            }
+        }
+    )+};
+}
+
+problems_of_calls! {
+    /// Of `POST /v1/keys`.
+    CreateProblems = ANY, BODY, STORE, ENCLAVE, KMS, &[Kind::KeyExists];
+    /// Of `GET /v1/keys`.
+    ListProblems = ANY, STORE;
+    /// Of `GET /v1/keys/{key_id}`.
+    ShowProblems = ANY, STORE, &[Kind::KeyNotFound];
+    /// Of `POST /v1/keys/{key_id}/sign`.
+    SignProblems = ANY, BODY, STORE, ENCLAVE, KMS, &[Kind::KeyNotFound, Kind::KeyDisabled, Kind::PolicyDenied];
+    /// Of `GET /v1/attestation`.
+    EnclaveEvidenceProblems = ANY, ENCLAVE;
+    /// Of `GET /v1/keys/{key_id}/attestation`.
+    KeyEvidenceProblems = ANY, STORE, ENCLAVE, KMS, &[Kind::KeyNotFound];
+}
