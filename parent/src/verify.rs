@@ -1,0 +1,318 @@
+//! `strongroom key verify`: whether a key lives where it is said to live, found out without trusting
+//! the parent that is asked. Fetches the key and fresh evidence about it, and verifies the evidence
+//! here. Until a key has passed, its address is only what a parent claims.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::{Client, StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use strongroom_protocol::{Binding, KeyId, SecretString, key_user_data};
+
+use crate::attestation::{AttestationError, ExpectedPcrs, ExpectedPcrsError, TrustAnchor, VerifiedDocument, verify};
+use crate::http::{Evidence, KeyView};
+
+/// What is to be verified, and against what.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// The key.
+    pub key_id: KeyId,
+    /// The parent to ask.
+    pub url: Url,
+    /// A bearer token for it, if it wants one.
+    pub token: Option<SecretString>,
+    /// The registers that the enclave must have: PCR0 and PCR16 at least.
+    pub pcrs: PathBuf,
+    /// The root of the attestation's certificates, PEM; absent: AWS's.
+    pub attestation_root: Option<PathBuf>,
+    /// The public key that the key must have, if the caller knows it already.
+    pub expect_public_key: Option<Vec<u8>>,
+}
+
+/// What was verified.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The key, as the parent showed it. What of it the evidence covers: id, algorithm, public key,
+    /// origin and policy.
+    pub key: KeyView,
+    /// The enclave that vouched.
+    pub module_id: String,
+    /// How old its document was, in milliseconds.
+    pub document_age_ms: u64,
+    /// Its registers, hex.
+    pub pcrs: std::collections::BTreeMap<String, String>,
+    /// Whether a root other than AWS's vouched for the enclave.
+    pub foreign_root: bool,
+}
+
+/// Why nothing was verified.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The caller's: a file cannot be read.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The caller's: the expected registers say too little.
+    #[error("{path}: {source}")]
+    Pcrs {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ExpectedPcrsError,
+    },
+    /// The caller's: not a root certificate.
+    #[error("{path}: {source}")]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: AttestationError,
+    },
+    /// The caller's: not a base URL.
+    #[error("--url: not an address such as http://127.0.0.1:8080")]
+    Url,
+    /// This machine's: no randomness for the nonce.
+    #[error("no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+    /// The parent cannot be reached, or it does not answer like one.
+    #[error("the parent cannot be reached: {0}")]
+    Unreachable(String),
+    /// The parent answered with a problem.
+    #[error("the parent answered {status}: {problem}")]
+    Problem {
+        /// The HTTP status.
+        status: u16,
+        /// The problem's slug.
+        problem: String,
+    },
+    /// Refused: the evidence does not show what was to be shown.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+}
+
+/// Why a key did not pass.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The document is not true, or not about what was asked.
+    #[error(transparent)]
+    Attestation(#[from] AttestationError),
+    /// The parent showed another key than the one asked for.
+    #[error("the parent showed another key than the one asked for")]
+    OtherKey,
+    /// The public key is not the expected one.
+    #[error("the key's public key is not the expected one")]
+    PublicKey,
+    /// The enclave's record of the key was refused: it was changed, or is another enclave's.
+    #[error("the enclave or KMS refused the key's record ({0})")]
+    Record(String),
+    /// The reply is not a key view or evidence.
+    #[error("the parent's reply is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+/// How old a document may be. It is made for the nonce, so this bounds clock errors, not replay.
+const MAX_AGE: Duration = Duration::from_secs(300);
+
+/// How long the parent may take for one reply.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Longest reply read, in bytes.
+const MAX_REPLY: usize = 256 * 1024;
+
+impl Inquiry {
+    /// Asks the parent, and verifies what it says.
+    ///
+    /// # Errors
+    /// [`VerifyError::Refused`]: the key did not pass. Any other: nothing could be found out.
+    pub async fn run(&self) -> Result<Report, VerifyError> {
+        let expected = self.expected_pcrs()?;
+        let root = self.root()?;
+        let mut nonce = [0; 32];
+        getrandom::fill(&mut nonce)?;
+        let parent = Parent::new(self)?;
+        let key: KeyView = parent.get(&["v1", "keys", self.key_id.as_str()], None).await?;
+        let evidence: Evidence =
+            parent.get(&["v1", "keys", self.key_id.as_str(), "attestation"], Some(&hex::encode(nonce))).await?;
+        let now = SystemTime::now();
+        let document = self.judge(&key, &evidence, &root, &expected, &nonce, now)?;
+        Ok(self.report(key, &document, now))
+    }
+
+    /// Every check that the evidence has to pass. Nothing here talks to anyone.
+    fn judge(
+        &self,
+        key: &KeyView,
+        evidence: &Evidence,
+        root: &TrustAnchor,
+        expected: &ExpectedPcrs,
+        nonce: &[u8],
+        now: SystemTime,
+    ) -> Result<VerifiedDocument, Refusal> {
+        if key.key_id != self.key_id {
+            return Err(Refusal::OtherKey);
+        }
+        let public_key = key.public_key.strip_prefix("0x").and_then(|digits| hex::decode(digits).ok());
+        let public_key = public_key
+            .filter(|bytes| bytes.len() == key.algorithm.public_key_length())
+            .ok_or(Refusal::Malformed("public_key"))?;
+        if self.expect_public_key.as_ref().is_some_and(|expected| *expected != public_key) {
+            return Err(Refusal::PublicKey);
+        }
+        let document = STANDARD.decode(&evidence.document).map_err(|_| Refusal::Malformed("document"))?;
+        let document = verify(&document, root, now)?;
+        document.check_fresh(now, MAX_AGE)?;
+        document.check_nonce(nonce)?;
+        document.check_evidence_only()?;
+        document.check_pcrs(expected)?;
+        // Made from what the parent showed: if any of it is not what the enclave opened, they differ.
+        let binding = Binding::new(&key.key_id, key.algorithm, &public_key, key.origin, &key.policy);
+        document.check_user_data(&key_user_data(&binding))?;
+        Ok(document)
+    }
+
+    fn report(&self, key: KeyView, document: &VerifiedDocument, now: SystemTime) -> Report {
+        let payload = &document.payload;
+        let made = SystemTime::UNIX_EPOCH + Duration::from_millis(payload.timestamp);
+        let age = now.duration_since(made).unwrap_or_default();
+        Report {
+            key,
+            module_id: payload.module_id.clone(),
+            document_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            pcrs: payload.pcrs.iter().map(|(i, pcr)| (format!("PCR{i}"), hex::encode(**pcr))).collect(),
+            foreign_root: self.attestation_root.is_some(),
+        }
+    }
+
+    fn expected_pcrs(&self) -> Result<ExpectedPcrs, VerifyError> {
+        let path = &self.pcrs;
+        ExpectedPcrs::from_json(&read(path)?).map_err(|source| VerifyError::Pcrs { path: path.clone(), source })
+    }
+
+    fn root(&self) -> Result<TrustAnchor, VerifyError> {
+        match &self.attestation_root {
+            None => Ok(TrustAnchor::aws()),
+            Some(path) => {
+                TrustAnchor::from_pem(&read(path)?).map_err(|source| VerifyError::Root { path: path.clone(), source })
+            }
+        }
+    }
+}
+
+/// The parent that is asked.
+struct Parent<'a> {
+    client: Client,
+    inquiry: &'a Inquiry,
+}
+
+impl<'a> Parent<'a> {
+    fn new(inquiry: &'a Inquiry) -> Result<Self, VerifyError> {
+        // No redirects: the token goes to the parent that was named and to nobody else.
+        let client = Client::builder().timeout(DEADLINE).redirect(reqwest::redirect::Policy::none());
+        Ok(Self { client: client.build().map_err(unreachable)?, inquiry })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &[&str], nonce: Option<&str>) -> Result<T, VerifyError> {
+        let mut url = self.inquiry.url.clone();
+        url.path_segments_mut().map_err(|()| VerifyError::Url)?.pop_if_empty().extend(path);
+        url.query_pairs_mut().extend_pairs(nonce.map(|nonce| ("nonce", nonce)));
+        if nonce.is_none() {
+            url.set_query(None);
+        }
+        let mut request = self.client.get(url);
+        if let Some(token) = &self.inquiry.token {
+            request = request.bearer_auth(token.expose());
+        }
+        let reply = request.send().await.map_err(unreachable)?;
+        let status = reply.status();
+        let body = read_reply(reply).await?;
+        if status == StatusCode::OK {
+            return serde_json::from_slice(&body).map_err(|_| Refusal::Malformed("not the expected JSON").into());
+        }
+        Err(problem(status, &body))
+    }
+}
+
+async fn read_reply(mut reply: reqwest::Response) -> Result<Vec<u8>, VerifyError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = reply.chunk().await.map_err(unreachable)? {
+        if body.len() + chunk.len() > MAX_REPLY {
+            return Err(Refusal::Malformed("too long").into());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// A refused record is a verdict on the key; any other problem says nothing about it.
+fn problem(status: StatusCode, body: &[u8]) -> VerifyError {
+    let document = serde_json::from_slice::<crate::problem::Document>(body);
+    let slug = document.ok().and_then(|d| d.kind.strip_prefix("urn:strongroom:problem:").map(str::to_owned));
+    // Printed on a terminal, so nothing but a slug's own characters.
+    let slug = slug.filter(|s| s.len() <= 64 && s.bytes().all(|c| c.is_ascii_lowercase() || c == b'-'));
+    match slug {
+        Some(slug) if matches!(slug.as_str(), "record-refused" | "kms-denied") => Refusal::Record(slug).into(),
+        slug => VerifyError::Problem {
+            status: status.as_u16(),
+            problem: slug.unwrap_or_else(|| "no problem document".to_owned()),
+        },
+    }
+}
+
+/// The chain of reasons, without the URL, which reqwest repeats in each.
+fn unreachable(error: reqwest::Error) -> VerifyError {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    VerifyError::Unreachable(text)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, VerifyError> {
+    std::fs::read(path).map_err(|source| VerifyError::File { path: path.to_owned(), source })
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let KeyView { key_id, algorithm, public_key, origin, policy, addresses, .. } = &self.key;
+        let vouched = if self.foreign_root { "the root that you named, NOT AWS's" } else { "AWS's Nitro root" };
+        writeln!(f, "VERIFIED  key {key_id}")?;
+        writeln!(f)?;
+        writeln!(f, "  algorithm   {algorithm}")?;
+        writeln!(f, "  public key  {public_key}")?;
+        writeln!(f, "  origin      {origin}")?;
+        writeln!(f, "  policy      {}", policy.canonical_json())?;
+        for (chain, address) in addresses {
+            // Derived at creation and not part of the evidence: shown as claimed, printable or not at all.
+            writeln!(
+                f,
+                "  claimed     {chain}: {address}",
+                chain = chain.escape_debug(),
+                address = address.escape_debug()
+            )?;
+        }
+        writeln!(f)?;
+        writeln!(f, "  The enclave {} holds this key under this policy;", self.module_id.escape_debug())?;
+        writeln!(
+            f,
+            "  it said so {} ms ago, to a nonce made for this question, and {vouched} vouches for it.",
+            self.document_age_ms
+        )?;
+        for (index, pcr) in self.pcrs.iter().filter(|(index, _)| matches!(index.as_str(), "PCR0" | "PCR16")) {
+            writeln!(f, "  {index:<6} {pcr}")?;
+        }
+        Ok(())
+    }
+}
