@@ -1,5 +1,8 @@
 //! The harness: honest doubles of what strongroom talks to. Nothing of ours depends on it.
 
+pub mod api;
+pub mod demo;
 pub mod mock_kms;
 pub mod mock_nsm;
 pub mod pki;
+pub mod stack;

@@ -1,0 +1,101 @@
+//! A caller of the REST endpoint, as an app would be: JSON in, status and JSON out.
+
+use std::io;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+/// A caller.
+#[derive(Debug, Clone)]
+pub struct Api {
+    url: String,
+    token: Option<String>,
+    http: reqwest::Client,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body; null if it is no JSON.
+    pub body: Value,
+}
+
+impl Api {
+    /// A caller without a token.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        Self { url: url.to_owned(), token: None, http: reqwest::Client::new() }
+    }
+
+    /// The same caller with a token.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// `GET path`.
+    ///
+    /// # Errors
+    /// There was no reply.
+    pub async fn get(&self, path: &str) -> io::Result<Reply> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// `POST path` with a JSON body.
+    ///
+    /// # Errors
+    /// There was no reply.
+    pub async fn post(&self, path: &str, body: Value) -> io::Result<Reply> {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    /// Signs with `key_id`.
+    ///
+    /// # Errors
+    /// There was no reply.
+    pub async fn sign(&self, key_id: &str, body: Value) -> io::Result<Reply> {
+        self.post(&format!("/v1/keys/{key_id}/sign"), body).await
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> io::Result<Reply> {
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = &body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(io::Error::other)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.bytes().await.map_err(io::Error::other)?;
+        Ok(Reply { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
+    }
+}
+
+impl Reply {
+    /// The problem's slug: what follows `urn:strongroom:problem:`; empty if it is none.
+    #[must_use]
+    pub fn problem(&self) -> &str {
+        self.text("type").strip_prefix("urn:strongroom:problem:").unwrap_or_default()
+    }
+
+    /// A text field of the body; empty if there is none.
+    #[must_use]
+    pub fn text(&self, field: &str) -> &str {
+        self.body.get(field).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// A field of hex, as bytes.
+    ///
+    /// # Errors
+    /// There is no such field, or it is not hex.
+    pub fn bytes(&self, field: &str) -> io::Result<Vec<u8>> {
+        let hex = self.text(field).strip_prefix("0x").ok_or_else(|| io::Error::other(format!("no {field}")))?;
+        hex::decode(hex).map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,72 @@
+//! `make dev` and `make demo`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this program's printing is its purpose")]
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use strongroom_tests::demo;
+use strongroom_tests::stack::Plan;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The appliance on one machine, with a mock NSM and a mock KMS
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Runs the stack in the foreground until Ctrl-C or SIGTERM
+    Dev {
+        /// Where the parent listens
+        #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+        /// Where everything lives; an existing folder keeps its keys
+        #[arg(long, env = "DEV_DIR", default_value = "target/dev")]
+        directory: PathBuf,
+    },
+    /// Shows the main job from end to end and exits
+    Demo {
+        /// Where everything lives; made anew
+        #[arg(long, default_value = "target/demo")]
+        directory: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        What::Dev { listen, directory } => develop(listen, directory).await,
+        What::Demo { directory } => demo::run(directory).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dev-stack: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn develop(listen: SocketAddr, directory: PathBuf) -> io::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut stack = tokio::select! {
+        stack = Plan { listen, ..Plan::new(directory) }.start() => stack?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
+    println!("keys and logs in {}", stack.directory().display());
+    println!("ready {}", stack.url);
+    tokio::select! {
+        name = stack.ended() => return Err(io::Error::other(format!("{name} has ended; see {name}.log"))),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    println!("stopping");
+    stack.stop().await
+}

@@ -1,0 +1,419 @@
+//! The whole appliance on one machine: mock-kms, dev-enclave and parent as processes of their own, set
+//! up as an operator would: a KMS key whose policy admits exactly this image with this configuration.
+//! The suites, `make dev` and `make demo` all start it here.
+//!
+//! Everything lives in one folder, and what the folder has is kept: keys survive a restart.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Map, Value, json};
+use strongroom_protocol::Measurement;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::mock_kms::{self, Admitted, Control, Endpoint, dedicated_key_policy};
+use crate::mock_nsm::image_pcrs;
+use crate::pki::NITRO_ROOT_FILE;
+
+/// The Region of the stack's KMS.
+pub const REGION: &str = "eu-central-1";
+/// The name in the certificate of the stack's KMS.
+pub const KMS_HOST: &str = "kms.eu-central-1.amazonaws.com";
+/// The parent's role, which the key policy admits.
+pub const PARENT_ARN: &str = "arn:aws:iam::111122223333:role/strongroom-parent";
+/// The key administrator's role.
+pub const ADMINISTRATOR_ARN: &str = "arn:aws:iam::111122223333:role/strongroom-administrator";
+/// The parent's AWS credentials, known to mock-kms only.
+pub const ACCESS_KEY_ID: &str = "AKIASTRONGROOMDEV001";
+/// Their secret half.
+pub const SECRET_ACCESS_KEY: &str = "dev-only/0qPc7Wn3sYb5Xk1mZ8vR2tLu6Hj4Gf9D";
+/// The image label of the dev enclave, from which its PCR0-2 follow.
+pub const IMAGE: &str = "strongroom-dev";
+
+/// From starting a process to its first sign of life.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What stack to start.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where everything lives.
+    pub directory: PathBuf,
+    /// Where the parent listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The enclave's image.
+    pub image: String,
+    /// Whether the enclave runs in debug mode (PCR0-2 zero).
+    pub debug_mode: bool,
+    /// Fields of the enclave's configuration beside, or instead of, the usual ones.
+    pub configuration: Map<String, Value>,
+    /// The image that the KMS key's policy admits; by default the enclave's own.
+    pub admitted_image: Option<String>,
+    /// The PCR16 that the KMS key's policy admits; by default the configuration's own.
+    pub admitted_pcr16: Option<[u8; 48]>,
+    /// `[store]` of strongroom.toml; by default the folder `keys`.
+    pub store: String,
+    /// Text that strongroom.toml has besides, for example `[[identities]]`.
+    pub parent_toml: String,
+    /// Environment of the parent beside its AWS credentials. Wins over those.
+    pub parent_environment: Vec<(String, String)>,
+    /// Arguments of the enclave beside the usual ones.
+    pub enclave_arguments: Vec<String>,
+    /// How much everybody logs.
+    pub log_level: String,
+}
+
+impl Plan {
+    /// The usual stack, in `directory`.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            image: IMAGE.to_owned(),
+            debug_mode: false,
+            configuration: Map::new(),
+            admitted_image: None,
+            admitted_pcr16: None,
+            store: "type = \"directory\"\npath = \"keys\"\n".to_owned(),
+            parent_toml: String::new(),
+            parent_environment: Vec::new(),
+            enclave_arguments: Vec::new(),
+            log_level: "info".to_owned(),
+        }
+    }
+
+    /// Starts the stack and waits until `/readyz` says yes.
+    ///
+    /// # Errors
+    /// A process does not start or is not ready in time; the text has the end of its log.
+    pub async fn start(self) -> io::Result<Stack> {
+        let stack = self.start_unready().await?;
+        stack.wait_ready().await?;
+        Ok(stack)
+    }
+
+    /// Starts the stack without waiting for readiness, for stacks that are meant not to get ready.
+    ///
+    /// # Errors
+    /// A process does not start.
+    pub async fn start_unready(mut self) -> io::Result<Stack> {
+        fs::create_dir_all(self.directory.join("keys"))?;
+        self.directory = self.directory.canonicalize()?;
+        if self.listen.port() == 0 {
+            self.listen.set_port(TcpListener::bind(self.listen)?.local_addr()?.port());
+        }
+        let (kms, endpoint) = self.start_kms(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let control = Control::new(endpoint.control);
+        let kms_key = self.configure(&control).await?;
+        fs::write(self.directory.join("strongroom.toml"), self.strongroom_toml(endpoint.kms))?;
+        let enclave = self.start_enclave().await?;
+        let parent = self.start_parent()?;
+        Ok(Stack { url: format!("http://{}", self.listen), plan: self, control, endpoint, kms_key, kms, enclave, parent })
+    }
+
+    /// Makes the KMS key of a new folder, writes the configuration that names it and admits both.
+    async fn configure(&self, control: &Control) -> io::Result<String> {
+        let kms_key = match control.keys().await.map_err(io::Error::other)?.first() {
+            Some(key) => key.arn.clone(),
+            None => {
+                let nothing = dedicated_key_policy(ADMINISTRATOR_ARN, PARENT_ARN, &[]);
+                control.create_key(Some(nothing)).await.map_err(io::Error::other)?
+            }
+        };
+        let mut configuration = json!({
+            "version": 1,
+            "region": REGION,
+            "kms_host": KMS_HOST,
+            "kms_keys": [kms_key],
+            "tls_roots": fs::read_to_string(self.directory.join("kms").join(mock_kms::TLS_ROOT_FILE))?,
+        });
+        if let Some(fields) = configuration.as_object_mut() {
+            fields.extend(self.configuration.clone());
+        }
+        let bytes = serde_json::to_vec_pretty(&configuration)?;
+        fs::write(self.directory.join("enclave.json"), &bytes)?;
+
+        let pcrs = image_pcrs(&self.image);
+        let pcr16 = Measurement::of(&bytes).pcr16;
+        let registers = [("PCR0", pcrs[0]), ("PCR1", pcrs[1]), ("PCR2", pcrs[2]), ("PCR16", pcr16)];
+        let registers: Map<String, Value> =
+            registers.iter().map(|(name, value)| ((*name).to_owned(), hex::encode(value).into())).collect();
+        fs::write(self.directory.join("pcrs.json"), serde_json::to_vec_pretty(&registers)?)?;
+
+        let admitted_pcr0 = self.admitted_image.as_deref().map_or(pcrs[0], |image| image_pcrs(image)[0]);
+        let admitted =
+            Admitted::new(admitted_pcr0, self.admitted_pcr16.unwrap_or(pcr16)).map_err(io::Error::other)?;
+        let policy = dedicated_key_policy(ADMINISTRATOR_ARN, PARENT_ARN, &[admitted]);
+        control.put_policy(&kms_key, &policy).await.map_err(io::Error::other)?;
+        Ok(kms_key)
+    }
+
+    /// What an operator would write. Paths are relative to the folder, in which the parent runs, so that
+    /// socket paths stay short.
+    fn strongroom_toml(&self, kms: SocketAddr) -> String {
+        let (listen, store, rest) = (self.listen, &self.store, &self.parent_toml);
+        format!(
+            "listen = \"{listen}\"\n\n\
+             [enclave]\naddress = \"unix:enclave.sock\"\nconfiguration = \"enclave.json\"\n\n\
+             [kms_proxy]\nlisten = \"unix:kms-proxy.sock\"\nremote = \"{kms}\"\n\n\
+             [store]\n{store}\n{rest}"
+        )
+    }
+
+    async fn start_kms(&self, listen: SocketAddr) -> io::Result<(Process, Endpoint)> {
+        let mut command = self.command("mock-kms");
+        command
+            .args(["--state", "kms", "--host", KMS_HOST, "--region", REGION, "--principal-arn", PARENT_ARN])
+            .args(["--attestation-root", &format!("nsm/{NITRO_ROOT_FILE}")])
+            .args(["--access-key-id", ACCESS_KEY_ID, "--secret-access-key", SECRET_ACCESS_KEY])
+            .args(["--listen", &listen.to_string(), "--log-level", &self.log_level]);
+        let state = self.directory.join("kms");
+        let _ = fs::remove_file(state.join(mock_kms::ENDPOINT_FILE));
+        let mut process = Process::start("mock-kms", &mut command, &self.directory)?;
+        let endpoint = process.wait_for(|| Endpoint::read(&state).ok()).await?;
+        Ok((process, endpoint))
+    }
+
+    async fn start_enclave(&self) -> io::Result<Process> {
+        let mut command = self.command("dev-enclave");
+        command
+            .args(["--listen", "unix:enclave.sock", "--kms-proxy", "unix:kms-proxy.sock"])
+            .args(["--nsm-dir", "nsm", "--image", &self.image, "--log-level", &self.log_level])
+            .args(&self.enclave_arguments);
+        if self.debug_mode {
+            command.arg("--debug-mode");
+        }
+        let mut process = Process::start("enclave", &mut command, &self.directory)?;
+        let root = self.directory.join("nsm").join(NITRO_ROOT_FILE);
+        let root = process.wait_for(|| fs::read(&root).ok()).await?;
+        fs::write(self.directory.join(NITRO_ROOT_FILE), root)?;
+        Ok(process)
+    }
+
+    fn start_parent(&self) -> io::Result<Process> {
+        let mut command = self.command("strongroom");
+        command
+            .args(["serve", "--config", "strongroom.toml"])
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
+            .env("AWS_REGION", REGION)
+            .env("RUST_LOG", &self.log_level)
+            .envs(self.parent_environment.iter().map(|(name, value)| (name, value)));
+        Process::start("parent", &mut command, &self.directory)
+    }
+
+    /// A command without the AWS settings of whoever runs this.
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(binary(name));
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("AWS_") {
+                command.env_remove(variable);
+            }
+        }
+        command
+            .current_dir(&self.directory)
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+        command
+    }
+}
+
+/// A running stack. Dropped, it takes its processes along.
+#[derive(Debug)]
+pub struct Stack {
+    /// What was started.
+    pub plan: Plan,
+    /// The parent's URL.
+    pub url: String,
+    /// The controls of mock-kms.
+    pub control: Control,
+    /// The ARN of the KMS key.
+    pub kms_key: String,
+    endpoint: Endpoint,
+    kms: Process,
+    enclave: Process,
+    parent: Process,
+}
+
+impl Stack {
+    /// The folder.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.plan.directory
+    }
+
+    /// The address of KMS itself.
+    #[must_use]
+    pub const fn kms_address(&self) -> SocketAddr {
+        self.endpoint.kms
+    }
+
+    /// Waits until the parent says that it is ready.
+    ///
+    /// # Errors
+    /// It is not, in a minute, or a process ended meanwhile.
+    pub async fn wait_ready(&self) -> io::Result<()> {
+        let readyz = format!("{}/readyz", self.url);
+        let started = Instant::now();
+        loop {
+            let answer = reqwest::get(&readyz).await;
+            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            if started.elapsed() > START_TIMEOUT {
+                let reasons = match answer {
+                    Ok(answer) => answer.text().await.unwrap_or_default(),
+                    Err(error) => error.to_string(),
+                };
+                return Err(io::Error::other(format!("not ready: {reasons}\n{}", self.parent.log_end())));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Kills the enclave (SIGKILL) and boots another; its image is the plan's.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart_enclave(&mut self) -> io::Result<()> {
+        self.enclave.kill().await?;
+        self.enclave = self.plan.start_enclave().await?;
+        Ok(())
+    }
+
+    /// Kills the parent (SIGKILL) and starts another.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart_parent(&mut self) -> io::Result<()> {
+        self.parent.kill().await?;
+        self.parent = self.plan.start_parent()?;
+        Ok(())
+    }
+
+    /// Kills mock-kms (SIGKILL) and starts another at the same address.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart_kms(&mut self) -> io::Result<()> {
+        self.kms.kill().await?;
+        (self.kms, self.endpoint) = self.plan.start_kms(self.endpoint.kms).await?;
+        self.control = Control::new(self.endpoint.control);
+        Ok(())
+    }
+
+    /// The process ids of mock-kms, enclave and parent.
+    #[must_use]
+    pub fn process_ids(&self) -> [Option<u32>; 3] {
+        [self.kms.child.id(), self.enclave.child.id(), self.parent.child.id()]
+    }
+
+    /// Ends all three by SIGTERM, the parent first so that it can drain.
+    ///
+    /// # Errors
+    /// One of them cannot be waited for.
+    pub async fn stop(mut self) -> io::Result<()> {
+        self.parent.terminate().await?;
+        self.enclave.terminate().await?;
+        self.kms.terminate().await
+    }
+
+    /// Returns when one of the three has ended by itself, with its name.
+    pub async fn ended(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.kms.child.wait() => "mock-kms",
+            _ = self.enclave.child.wait() => "enclave",
+            _ = self.parent.child.wait() => "parent",
+        }
+    }
+}
+
+/// A child with a log file and a pid file named after it.
+#[derive(Debug)]
+struct Process {
+    name: &'static str,
+    child: Child,
+    directory: PathBuf,
+}
+
+impl Process {
+    fn start(name: &'static str, command: &mut Command, directory: &Path) -> io::Result<Self> {
+        let log = File::options().create(true).append(true).open(directory.join(format!("{name}.log")))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| io::Error::other(format!("{:?}: {error}", command.as_std().get_program())))?;
+        if let Some(id) = child.id() {
+            fs::write(directory.join(format!("{name}.pid")), format!("{id}\n"))?;
+        }
+        Ok(Self { name, child, directory: directory.to_owned() })
+    }
+
+    /// Waits for a sign of life.
+    async fn wait_for<T>(&mut self, sign: impl Fn() -> Option<T>) -> io::Result<T> {
+        let started = Instant::now();
+        loop {
+            if let Some(sign) = sign() {
+                return Ok(sign);
+            }
+            if self.child.try_wait()?.is_some() || started.elapsed() > START_TIMEOUT {
+                return Err(io::Error::other(format!("{} did not start\n{}", self.name, self.log_end())));
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn kill(&mut self) -> io::Result<()> {
+        self.child.kill().await
+    }
+
+    async fn terminate(&mut self) -> io::Result<()> {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(id) = id {
+            kill_process(id, Signal::TERM)?;
+        }
+        if timeout(Duration::from_secs(30), self.child.wait()).await.is_err() {
+            self.kill().await?;
+        }
+        let _ = fs::remove_file(self.directory.join(format!("{}.pid", self.name)));
+        Ok(())
+    }
+
+    fn log_end(&self) -> String {
+        let log = fs::read_to_string(self.directory.join(format!("{}.log", self.name))).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+    }
+}
+
+/// A binary of the workspace, beside the one that runs (test binaries run in `deps/`).
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    target_directory().join(name)
+}
+
+/// A new folder for one test, under the target directory; nothing is written elsewhere.
+///
+/// # Errors
+/// It cannot be made.
+pub fn test_directory() -> io::Result<tempfile::TempDir> {
+    let parent = target_directory().join("../tmp");
+    fs::create_dir_all(&parent)?;
+    tempfile::tempdir_in(parent)
+}
+
+fn target_directory() -> PathBuf {
+    let running = std::env::current_exe().unwrap_or_default();
+    let folder = running.parent().unwrap_or(Path::new(".")).to_owned();
+    if folder.ends_with("deps") { folder.parent().unwrap_or(Path::new(".")).to_owned() } else { folder }
+}

@@ -1,0 +1,193 @@
+//! The walls of ARCHITECTURE.md: which crate may depend on what, which file may name what, and that no
+//! mock is in a release binary.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use strongroom_tests::stack::binary;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
+}
+
+/// The crates that `package` is built with; `depth` 1: those that it names itself.
+fn dependencies(package: &str, depth: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .args(["--package", package, "--depth", depth])
+        .current_dir(repository())
+        .output()
+        .expect("cargo tree runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).expect("text");
+    tree.lines().skip(1).filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+fn assert_never(package: &str, forbidden: &[&str]) {
+    let tree = dependencies(package, "100");
+    assert!(tree.len() > 5, "{package}: the tree was read");
+    for name in forbidden {
+        assert!(!tree.contains(*name), "{package} is built with {name}");
+    }
+}
+
+#[test]
+fn protocol_names_these_crates_and_no_others() {
+    let allowed = ["hex", "serde", "serde_cbor", "serde_json", "sha2", "thiserror", "zeroize"];
+    assert_eq!(dependencies("strongroom-protocol", "1"), allowed.map(str::to_owned).into());
+    assert_never("strongroom-protocol", &["tokio", "aws-lc-rs", "k256", "ed25519-dalek", "time"]);
+}
+
+#[test]
+fn enclave_names_these_crates_and_no_others() {
+    let allowed = [
+        "aws-credential-types",
+        "aws-lc-rs",
+        "aws-nitro-enclaves-nsm-api",
+        "aws-sdk-kms",
+        "aws-smithy-runtime-api",
+        "aws-smithy-types",
+        "bs58",
+        "bytes",
+        "clap",
+        "ecdsa",
+        "ed25519-dalek",
+        "getrandom",
+        "hex",
+        "http-body-util",
+        "hyper",
+        "hyper-util",
+        "k256",
+        "sha2",
+        "sha3",
+        "strongroom-protocol",
+        "thiserror",
+        "tokio",
+        "tokio-rustls",
+        "tokio-vsock",
+        "tower-service",
+        "tracing",
+        "tracing-subscriber",
+        "zeroize",
+        "zeroizing-alloc",
+    ];
+    assert_eq!(dependencies("strongroom-enclave", "1"), allowed.map(str::to_owned).into());
+}
+
+#[test]
+fn enclave_is_never_built_with_the_parent_the_harness_or_a_second_tls_stack() {
+    assert_never(
+        "strongroom-enclave",
+        &["strongroom-parent", "strongroom-tests", "axum", "toml", "rcgen", "ring", "openssl", "native-tls", "rsa"],
+    );
+}
+
+#[test]
+fn parent_is_never_built_with_the_enclave_the_nsm_or_a_signature_crate() {
+    assert_never(
+        "strongroom-parent",
+        &[
+            "strongroom-enclave",
+            "strongroom-tests",
+            "aws-nitro-enclaves-nsm-api",
+            "aws-sdk-kms",
+            "k256",
+            "ed25519-dalek",
+            "secp256k1",
+            "ring",
+            "openssl",
+        ],
+    );
+}
+
+/// The files under `folder` that name one of `words` in their code.
+fn naming(folder: &str, words: &[&str]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![repository().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("text");
+                let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+                if code.into_iter().any(|line| words.iter().any(|word| line.contains(word))) {
+                    let name = path.strip_prefix(repository()).expect("inside");
+                    found.insert(name.to_string_lossy().into_owned());
+                }
+            }
+        }
+    }
+    found
+}
+
+fn assert_only(folder: &str, words: &[&str], owners: &[&str]) {
+    let owners: BTreeSet<String> = owners.iter().map(|owner| (*owner).to_owned()).collect();
+    assert_eq!(naming(folder, words), owners, "files that name {words:?}");
+}
+
+#[test]
+fn each_dangerous_crate_has_one_owner_in_the_enclave() {
+    let signatures = ["k256::", "ecdsa::", "ed25519_dalek", "schnorr"];
+    assert_only("enclave/src", &signatures, &["enclave/src/sign.rs", "enclave/src/sign/tests.rs"]);
+    assert_only("enclave/src", &["nsm_api"], &["enclave/src/attest.rs"]);
+    let kms = ["aws_sdk_kms", "rustls::ClientConfig", "rustls::{ClientConfig"];
+    assert_only("enclave/src", &kms, &["enclave/src/kms.rs", "enclave/src/kms/connector.rs"]);
+}
+
+#[test]
+fn serde_cbor_is_named_by_the_codec_and_the_document_only() {
+    let owners = ["protocol/src/document.rs", "protocol/src/frame.rs"];
+    assert_only("protocol/src", &["serde_cbor"], &owners);
+    assert_only("enclave/src", &["serde_cbor"], &[]);
+    assert_only("parent/src", &["serde_cbor"], &[]);
+}
+
+#[test]
+fn no_code_is_unsafe() {
+    for folder in ["protocol/src", "enclave/src", "parent/src", "tests/src"] {
+        assert_only(folder, &["unsafe {", "unsafe fn", "unsafe impl"], &[]);
+    }
+}
+
+#[test]
+fn encrypt_is_never_called() {
+    assert_only("enclave/src", &[".encrypt(", ".re_encrypt("], &[]);
+    // The SDK's code for an operation is linked only if it is called.
+    let enclave = fs::read(binary("strongroom-enclave")).expect("built");
+    assert!(contains(&enclave, b"TrentService.Decrypt") && contains(&enclave, b"TrentService.GenerateDataKey"));
+    assert!(!contains(&enclave, b"TrentService.Encrypt") && !contains(&enclave, b"TrentService.ReEncrypt"));
+}
+
+#[test]
+fn no_mock_is_in_a_release_binary() {
+    // Words of the mock NSM and the test PKI. The control: dev-enclave, the same library with the mock, has them.
+    let words: [&[u8]; 3] = [b"mock-nsm", b"nsm-dir", b"strongroom_tests"];
+    let mocked = fs::read(binary("dev-enclave")).expect("built");
+    for word in words {
+        assert!(contains(&mocked, word), "the control has {}", String::from_utf8_lossy(word));
+    }
+    for name in ["strongroom-enclave", "strongroom"] {
+        let release = fs::read(binary(name)).expect("built");
+        for word in words {
+            assert!(!contains(&release, word), "{name} has {}", String::from_utf8_lossy(word));
+        }
+    }
+}
+
+#[test]
+fn the_release_enclave_runs_on_no_machine_without_a_secure_module() {
+    if Path::new("/dev/nsm").exists() {
+        return;
+    }
+    let output = Command::new(binary("strongroom-enclave")).output().expect("runs");
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/dev/nsm cannot be opened"));
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
