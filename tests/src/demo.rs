@@ -3,8 +3,9 @@
 
 #![allow(clippy::print_stdout, reason = "the page is the purpose")]
 
+use std::fs;
+use std::io::{self, IsTerminal, stdout};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use reqwest::StatusCode;
@@ -181,7 +182,8 @@ fn expect(holds: bool, what: &str, seen: &(impl std::fmt::Display + ?Sized)) -> 
 }
 
 fn heading(what: &str, why: &str) {
-    println!("\n  \x1b[1m{what}\x1b[0m  \x1b[2m{why}\x1b[0m");
+    let (bold, dim, plain) = if stdout().is_terminal() { ("\x1b[1m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
+    println!("\n  {bold}{what}{plain}  {dim}{why}{plain}");
 }
 
 fn row(name: &str, value: &str) {
