@@ -80,6 +80,7 @@ impl Service {
             Request::Attest { nonce } => self.attest(nonce).await,
             Request::Configure { configuration } => self.configure(&configuration, peer).await,
             Request::SetCredentials(credentials) => {
+                self.configured.get().ok_or(ErrorCode::NotConfigured)?;
                 self.credentials.replace(credentials);
                 Ok(Response::CredentialsSet)
             }
