@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use strongroom_protocol::{KeyId, MAX_NONCE, Nonce};
 use tokio::time::timeout_at;
@@ -200,9 +200,11 @@ async fn read(mut body: Body) -> Result<Vec<u8>, Problem> {
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let outcome = serde_json::from_slice(body).map_err(|error| {
         let detail = shortened(&error.to_string());
-        match error.classify() {
-            Category::Syntax | Category::Eof | Category::Io => Problem::new(Kind::MalformedJson, detail),
-            Category::Data => Problem::invalid(detail),
+        // A wrong field may stand before the place where the JSON breaks; broken JSON is the graver fault.
+        match (error.classify(), serde_json::from_slice::<IgnoredAny>(body)) {
+            (Category::Data, Ok(IgnoredAny)) => Problem::invalid(detail),
+            (Category::Data, Err(broken)) => Problem::new(Kind::MalformedJson, shortened(&broken.to_string())),
+            (Category::Syntax | Category::Eof | Category::Io, _) => Problem::new(Kind::MalformedJson, detail),
         }
     });
     // serde also reads a struct from an array of its fields' values. This API does not.
