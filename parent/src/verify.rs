@@ -287,7 +287,7 @@ fn read(path: &Path) -> Result<Vec<u8>, VerifyError> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let KeyView { key_id, algorithm, public_key, origin, policy, addresses, .. } = &self.key;
-        let vouched = if self.foreign_root { "the root that you named, NOT AWS's" } else { "AWS's Nitro root" };
+        let vouched = if self.foreign_root { "the root that you named (NOT AWS's)" } else { "AWS's Nitro root" };
         writeln!(f, "VERIFIED  key {key_id}")?;
         writeln!(f)?;
         writeln!(f, "  algorithm   {algorithm}")?;

@@ -23,6 +23,7 @@ use crate::stored_record::{State, tests::sample};
 
 struct Bench {
     folder: tempfile::TempDir,
+    app: App,
     address: SocketAddr,
     client: Client,
 }
@@ -44,8 +45,8 @@ impl Bench {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound");
-        tokio::spawn(super::serve(listener, app.router(), 100, Duration::from_secs(1), std::future::pending()));
-        Self { folder, address, client: Client::new() }
+        tokio::spawn(super::serve(listener, app.clone().router(), 100, Duration::from_secs(1), std::future::pending()));
+        Self { folder, app, address, client: Client::new() }
     }
 
     fn store(&self, id: &str, change: impl Fn(String) -> String) {
@@ -258,6 +259,48 @@ async fn a_body_that_does_not_arrive_is_not_waited_for() {
     let mut reply = vec![0; 4096];
     let length = stream.read(&mut reply).await.expect("answered");
     assert!(reply[..length].starts_with(b"HTTP/1.1 408 "));
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_before_the_server_stops() {
+    use axum::routing::get;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let slow = axum::Router::new().route(
+        "/",
+        get(async || {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            "done"
+        }),
+    );
+    let stopping = async {
+        let _ = stopped.await;
+    };
+    let server = tokio::spawn(super::serve(listener, slow, 10, Duration::from_secs(5), stopping));
+    let request = tokio::spawn(reqwest::get(format!("http://{address}/")));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    stop.send(()).expect("the server runs");
+    let reply = request.await.expect("no panic").expect("answered");
+    assert_eq!(reply.text().await.expect("whole"), "done");
+    server.await.expect("the server ends");
+    assert!(reqwest::get(format!("http://{address}/")).await.is_err(), "nothing new is accepted");
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_own_request_only() {
+    let bench = Bench::new(Identities::AnyLocalCaller).await;
+    let app = bench.app.clone();
+    let router = axum::Router::new()
+        .route("/", axum::routing::get(async || -> &'static str { panic!("on purpose") }))
+        .layer(axum::middleware::from_fn_with_state(app, super::surround));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(super::serve(listener, router, 10, Duration::from_secs(1), std::future::pending()));
+    for _ in 0..2 {
+        let request = bench.client.get(format!("http://{address}/"));
+        assert_eq!(bench.problem(request).await, (500, "internal".to_owned()));
+    }
 }
 
 #[tokio::test]
