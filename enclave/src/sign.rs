@@ -12,7 +12,7 @@ use k256::elliptic_curve::sec1::ToSec1Point;
 use k256::{FieldBytes, NonZeroScalar, ProjectivePoint, Scalar, Secp256k1, schnorr};
 use sha2::{Digest, Sha256, Sha512};
 use sha3::Keccak256;
-use strongroom_protocol::{Algorithm, ByteArray, HashFunction, Payload, PublicKey, Scheme, Signature};
+use strongroom_protocol::{Algorithm, ByteArray, HashFunction, Payload, PublicKey, Scheme, Signature, addresses};
 
 use crate::policy::Authorized;
 use crate::secret::{Secret, on_wiped_stack};
@@ -102,8 +102,12 @@ impl SigningKey {
     /// Addresses by chain, for reading.
     pub(crate) fn addresses(&self) -> BTreeMap<String, String> {
         let (chain, address) = match self {
-            Self::Secp256k1 { point, .. } => ("ethereum", ethereum_address(point)),
-            Self::Ed25519 { public_key, .. } => ("solana", bs58::encode(public_key.as_bytes()).into_string()),
+            Self::Secp256k1 { point, .. } => {
+                let uncompressed = point.to_affine().to_sec1_point(false);
+                let xy = uncompressed.as_bytes().last_chunk();
+                ("ethereum", xy.map(addresses::ethereum).unwrap_or_default())
+            }
+            Self::Ed25519 { public_key, .. } => ("solana", addresses::solana(public_key.as_bytes())),
         };
         BTreeMap::from([(chain.to_owned(), address)])
     }
@@ -198,17 +202,6 @@ fn sign_ed25519(
 
 fn nonzero_scalar(bytes: &Secret<32>) -> Option<NonZeroScalar> {
     NonZeroScalar::from_repr((*bytes.expose()).into()).into_option()
-}
-
-/// EIP-55: Keccak-256 of the uncompressed point, its last 20 bytes, the case of each letter from
-/// Keccak-256 of the lower-case text.
-fn ethereum_address(point: &ProjectivePoint) -> String {
-    let uncompressed = point.to_affine().to_sec1_point(false);
-    let hash = Keccak256::digest(uncompressed.as_bytes().get(1..).unwrap_or_default());
-    let lower = hex::encode(hash.get(12..).unwrap_or_default());
-    let casing = hex::encode(Keccak256::digest(&lower));
-    let mixed = lower.chars().zip(casing.chars()).map(|(c, case)| if case >= '8' { c.to_ascii_uppercase() } else { c });
-    format!("0x{}", mixed.collect::<String>())
 }
 
 #[cfg(test)]

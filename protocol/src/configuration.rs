@@ -7,7 +7,7 @@ use sha2::{Digest, Sha384};
 use crate::key::KmsKeyArn;
 
 /// Longest configuration, in bytes.
-pub(crate) const MAX_CONFIGURATION: usize = 64 * 1024;
+pub const MAX_CONFIGURATION: usize = 64 * 1024;
 
 /// What the enclave may do, for whom, and with which KMS keys.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

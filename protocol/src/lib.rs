@@ -5,6 +5,7 @@
 //! no executor, and holds no cryptography but hash functions.
 
 mod address;
+pub mod addresses;
 mod binding;
 mod bytes;
 mod configuration;
@@ -20,7 +21,7 @@ mod scan;
 pub use address::{Address, AddressError, Cid};
 pub use binding::{Binding, key_user_data};
 pub use bytes::{ByteArray, ByteString, TooLong};
-pub use configuration::{Configuration, ConfigurationError, Measurement, Operation};
+pub use configuration::{Configuration, ConfigurationError, MAX_CONFIGURATION, Measurement, Operation};
 pub use error::ErrorCode;
 pub use key::{Algorithm, InvalidName, KeyId, KmsKeyArn, Origin, PublicKey, Scheme};
 pub use message::{

@@ -35,7 +35,7 @@ fn assert_never(package: &str, forbidden: &[&str]) {
 
 #[test]
 fn protocol_names_these_crates_and_no_others() {
-    let allowed = ["hex", "serde", "serde_cbor", "serde_json", "sha2", "thiserror", "zeroize"];
+    let allowed = ["bs58", "hex", "serde", "serde_cbor", "serde_json", "sha2", "sha3", "thiserror", "zeroize"];
     assert_eq!(dependencies("strongroom-protocol", "1"), allowed.map(str::to_owned).into());
     assert_never("strongroom-protocol", &["tokio", "aws-lc-rs", "k256", "ed25519-dalek", "time"]);
 }
@@ -49,7 +49,6 @@ fn enclave_names_these_crates_and_no_others() {
         "aws-sdk-kms",
         "aws-smithy-runtime-api",
         "aws-smithy-types",
-        "bs58",
         "bytes",
         "clap",
         "ecdsa",
@@ -85,7 +84,7 @@ fn enclave_is_never_built_with_the_parent_the_harness_or_a_second_tls_stack() {
 }
 
 #[test]
-fn parent_is_never_built_with_the_enclave_the_nsm_or_a_signature_crate() {
+fn parent_is_never_built_with_the_enclave_the_nsm_or_a_second_tls_stack() {
     assert_never(
         "strongroom-parent",
         &[
@@ -93,7 +92,6 @@ fn parent_is_never_built_with_the_enclave_the_nsm_or_a_signature_crate() {
             "strongroom-tests",
             "aws-nitro-enclaves-nsm-api",
             "aws-sdk-kms",
-            "k256",
             "ed25519-dalek",
             "secp256k1",
             "ring",
@@ -136,6 +134,12 @@ fn each_dangerous_crate_has_one_owner_in_the_enclave() {
     assert_only("enclave/src", &["nsm_api"], &["enclave/src/attest.rs"]);
     let kms = ["aws_sdk_kms", "rustls::ClientConfig", "rustls::{ClientConfig"];
     assert_only("enclave/src", &kms, &["enclave/src/kms.rs", "enclave/src/kms/connector.rs"]);
+}
+
+#[test]
+fn curve_points_stay_in_the_one_module_of_the_parent_that_only_key_verify_reaches() {
+    assert_only("parent/src", &["k256::"], &["parent/src/addresses.rs"]);
+    assert_only("parent/src", &["addresses::derive"], &["parent/src/verify.rs"]);
 }
 
 #[test]
