@@ -2,6 +2,8 @@
 //! entropy. One thread owns the device; it serves one request at a time, so it is never on the
 //! executor and never in the path of a signature.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use aws_nitro_enclaves_nsm_api::api::{ErrorCode as DeviceError, Request, Response};
 use aws_nitro_enclaves_nsm_api::driver::{nsm_init, nsm_process_request};
 use sha2::{Digest, Sha256};
@@ -91,8 +93,11 @@ impl Nsm {
         let (requests, mut queue) = mpsc::channel::<(Request, oneshot::Sender<Response>)>(QUEUE);
         std::thread::Builder::new().name("nsm".to_owned()).spawn(move || {
             while let Some((request, reply)) = queue.blocking_recv() {
+                // A panic in the device's crate must not take the thread along: nothing would attest again.
+                let response = catch_unwind(AssertUnwindSafe(|| attestor.process(request)))
+                    .unwrap_or(Response::Error(DeviceError::InternalError));
                 // Whoever asked may have given up meanwhile.
-                let _ = reply.send(attestor.process(request));
+                let _ = reply.send(response);
             }
         })?;
         Ok(Self(requests))

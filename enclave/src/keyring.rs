@@ -97,6 +97,11 @@ impl Keyring {
         // Hold time runs from the Decrypt and use never extends it: a revocation in KMS takes effect
         // after at most that.
         let asked = Instant::now();
+        // Somebody else's unlock may have ended between our look at the held keys and our turn.
+        if let Some(key) = lock(&self.held).find(&hash, asked) {
+            lock(&self.unlocks).remove(&hash);
+            return Ok(key);
+        }
         let key = self.open_once(presented).await.map(Arc::new);
         if let Ok(key) = &key {
             let hold = Duration::from_secs(u64::from(key.policy.hold_seconds())).min(self.limits.max_hold);

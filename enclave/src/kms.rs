@@ -35,8 +35,9 @@ use recipient::{Recipient, Recipients};
 
 /// One attempt, with connecting.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
-/// One call, with its retries. Below the parent's own deadline, so that the caller learns why.
-const CALL_TIMEOUT: Duration = Duration::from_secs(8);
+/// One operation with all its calls and their retries. Below the parent's own deadline (10 s unless it is
+/// configured otherwise), so that the caller learns why.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
 /// Attempts of one call. Backoff starts at 50 ms, doubles, and is jittered by the SDK.
 const MAX_ATTEMPTS: u32 = 4;
 /// Calls in flight; more wait their turn within their deadline.
@@ -115,7 +116,7 @@ impl Kms {
     ) -> Result<Self, InvalidRoots> {
         let connector = Connector::new(proxy, parent, configuration.tls_roots.as_deref())?;
         let timeouts =
-            TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(CALL_TIMEOUT).build();
+            TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(DEADLINE).build();
         let config = aws_sdk_kms::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(configuration.region.clone()))
@@ -202,7 +203,7 @@ impl Kms {
         F: Future<Output = Result<T, KmsError>>,
     {
         self.credentials.check()?;
-        let in_time = tokio::time::timeout(CALL_TIMEOUT, async {
+        let in_time = tokio::time::timeout(DEADLINE, async {
             let _permit = self.in_flight.acquire().await.map_err(|e| KmsError::Unavailable(e.to_string()))?;
             let recipient = self.recipients.current().await?;
             let reused = recipient.is_reused();

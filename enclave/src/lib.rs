@@ -90,6 +90,6 @@ fn start_logging(level: tracing::Level) {
     // A panic's message may quote what it tripped over: only its place is told.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "a request panicked");
+        tracing::error!(place, thread = std::thread::current().name(), "panicked");
     }));
 }

@@ -1,8 +1,9 @@
 //! The one decision about what may be signed. A signature is made only over what [`authorize`] let
 //! through: [`Authorized`] has no other maker and owns the payload that `sign.rs` reads.
 
-use strongroom_protocol::{Payload, Policy, Scheme};
+use strongroom_protocol::{Payload, Scheme};
 
+use crate::keyring::OpenedKey;
 use crate::sign::SigningKey;
 
 /// Proof that the policy bound to `key` allows `payload`.
@@ -17,14 +18,12 @@ pub(crate) struct Authorized<'a> {
 #[error("the key's policy does not allow this payload")]
 pub(crate) struct Denied;
 
-/// Lets `payload` through if `policy` allows its kind. `key` and `policy` come out of one opened
-/// record (`keyring.rs`), so the policy is the one that was bound.
-pub(crate) fn authorize<'a>(
-    key: &'a SigningKey,
-    policy: &Policy,
+/// Lets `payload` through if the policy that was bound to the key, and opened with it, allows its kind.
+pub(crate) fn authorize(
+    OpenedKey { signing_key: key, policy, .. }: &OpenedKey,
     scheme: Option<Scheme>,
     payload: Payload,
-) -> Result<Authorized<'a>, Denied> {
+) -> Result<Authorized<'_>, Denied> {
     if !policy.allows(payload.kind()) {
         return Err(Denied);
     }

@@ -22,6 +22,8 @@ use crate::transport::{Accepted, ByteStream, Listener};
 const MAX_CONNECTIONS: usize = 64;
 /// Requests in flight, over all connections. More are answered `Busy` at once.
 const MAX_IN_FLIGHT: usize = 4096;
+/// Bytes of requests in flight, over all connections: what waits for KMS waits in memory.
+const MAX_BYTES_IN_FLIGHT: usize = 32 * 1024 * 1024;
 /// From connecting to a valid hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// From a frame's first byte to its last, and for each write.
@@ -34,7 +36,7 @@ const MAX_GATHER: usize = 256;
 /// Accepts connections for ever.
 pub(crate) async fn serve(listener: Listener, service: Arc<Service>) -> Infallible {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
+    let admission = Arc::new(Admission::default());
     loop {
         let accepted = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -48,10 +50,10 @@ pub(crate) async fn serve(listener: Listener, service: Arc<Service>) -> Infallib
             tracing::warn!("too many connections: one was dropped");
             continue;
         };
-        let (service, in_flight) = (Arc::clone(&service), Arc::clone(&in_flight));
+        let (service, admission) = (Arc::clone(&service), Arc::clone(&admission));
         tokio::spawn(async move {
             let peer = accepted.peer;
-            if let Err(error) = Connection::run(accepted, service, in_flight).await {
+            if let Err(error) = Connection::run(accepted, service, admission).await {
                 tracing::info!(?peer, %error, "connection ended");
             }
             drop(permit);
@@ -79,17 +81,45 @@ struct Connection {
     buffer: BytesMut,
 }
 
-/// A reply on its way, and its place among the requests in flight.
-type Reply = (ResponseFrame, Option<OwnedSemaphorePermit>);
+/// A reply on its way, and its request's place among those in flight.
+type Reply = (ResponseFrame, Option<Place>);
+
+/// How much is in flight, over all connections.
+struct Admission {
+    requests: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+}
+
+/// Room for one request until its reply is written. A question about health takes none: it is what
+/// tells a busy enclave from a dead one.
+type Place = [Option<OwnedSemaphorePermit>; 2];
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self { requests: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), bytes: Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT)) }
+    }
+}
+
+impl Admission {
+    fn admit(&self, request: &Request, length: usize) -> Option<Place> {
+        if matches!(request, Request::Health) {
+            return Some([None, None]);
+        }
+        let length = u32::try_from(length).ok()?;
+        let request = Arc::clone(&self.requests).try_acquire_owned().ok()?;
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(length).ok()?;
+        Some([Some(request), Some(bytes)])
+    }
+}
 
 impl Connection {
     /// Serves one connection until its end.
-    async fn run(accepted: Accepted, service: Arc<Service>, in_flight: Arc<Semaphore>) -> Result<(), ConnectionError> {
+    async fn run(accepted: Accepted, service: Arc<Service>, admission: Arc<Admission>) -> Result<(), ConnectionError> {
         let peer = accepted.peer;
         let greeted = timeout(HELLO_TIMEOUT, async {
             let (reader, writer) = tokio::io::split(accepted.establish().await?);
             let mut connection = Self { reader, buffer: BytesMut::new() };
-            let hello = connection.next().await?.ok_or(ConnectionError::NoHello)?;
+            let (hello, _) = connection.next().await?.ok_or(ConnectionError::NoHello)?;
             Ok::<_, ConnectionError>((connection, writer, hello))
         });
         let (mut connection, mut writer, hello) = greeted.await.map_err(|_| ConnectionError::NoHello)??;
@@ -102,10 +132,10 @@ impl Connection {
                 request = connection.next() => request?,
                 written = &mut writing => return written.unwrap_or(Err(ConnectionError::NotReading)),
             };
-            let Some(RequestFrame { id, request }) = request else { return Ok(()) };
-            let permit = Arc::clone(&in_flight).try_acquire_owned().ok();
-            let admitted = permit.is_some();
-            let pending = Pending(Some((id, replies.clone(), permit)));
+            let Some((RequestFrame { id, request }, length)) = request else { return Ok(()) };
+            let place = admission.admit(&request, length);
+            let admitted = place.is_some();
+            let pending = Pending(Some((id, replies.clone(), place)));
             let service = Arc::clone(&service);
             if admitted {
                 tokio::spawn(pending.answer(async move { service.handle(request, peer).await }));
@@ -115,13 +145,13 @@ impl Connection {
         }
     }
 
-    /// The next request; none at a clean end between frames.
-    async fn next(&mut self) -> Result<Option<RequestFrame>, ConnectionError> {
+    /// The next request and its length on the wire; none at a clean end between frames.
+    async fn next(&mut self) -> Result<Option<(RequestFrame, usize)>, ConnectionError> {
         if self.buffer.is_empty() && !self.fill().await? {
             return Ok(None);
         }
         let item = timeout(FRAME_TIMEOUT, self.rest_of_frame()).await.map_err(|_| ConnectionError::Stalled)??;
-        frame::decode_item(&item).map(Some).map_err(Into::into)
+        Ok(Some((frame::decode_item(&item)?, item.len())))
     }
 
     async fn rest_of_frame(&mut self) -> Result<BytesMut, ConnectionError> {
@@ -178,23 +208,23 @@ async fn write_replies(
 }
 
 /// A request that owes a reply. Dropped without one (its handler panicked), it answers `Internal`.
-struct Pending(Option<(u64, mpsc::Sender<Reply>, Option<OwnedSemaphorePermit>)>);
+struct Pending(Option<(u64, mpsc::Sender<Reply>, Option<Place>)>);
 
 impl Pending {
     async fn answer(mut self, handler: impl Future<Output = Result<Response, ErrorCode>>) {
         let result = handler.await;
-        if let Some((id, replies, permit)) = self.0.take() {
+        if let Some((id, replies, place)) = self.0.take() {
             // A connection that is gone meanwhile wants no reply.
-            let _ = replies.send((ResponseFrame { id, result }, permit)).await;
+            let _ = replies.send((ResponseFrame { id, result }, place)).await;
         }
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if let Some((id, replies, permit)) = self.0.take() {
+        if let Some((id, replies, place)) = self.0.take() {
             let reply = ResponseFrame { id, result: Err(ErrorCode::Internal) };
-            tokio::spawn(async move { replies.send((reply, permit)).await });
+            tokio::spawn(async move { replies.send((reply, place)).await });
         }
     }
 }

@@ -9,10 +9,11 @@ use strongroom_protocol::{
     Measurement, Nonce, Operation, Origin, Payload, Policy, Request, Response, Scheme, Signature, VERSION,
 };
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::attest::{Nsm, NsmError};
 use crate::keyring::{Keyring, Limits, OpenedKey};
-use crate::kms::{CredentialStore, DataKey, Kms};
+use crate::kms::{CredentialStore, DEADLINE, DataKey, Kms};
 use crate::policy::{Denied, authorize};
 use crate::seal;
 use crate::sign::{SignError, SigningKey, sign};
@@ -86,7 +87,8 @@ impl Service {
             }
             Request::GenerateKey { key_id, algorithm, policy, kms_key_arn } => {
                 let configured = self.serving(Some(Operation::Generate))?;
-                let generated = self.generate(configured, key_id, algorithm, policy, kms_key_arn).await?;
+                let generating = self.generate(configured, key_id, algorithm, policy, kms_key_arn);
+                let generated = timeout(DEADLINE, generating).await.map_err(|_| ErrorCode::KmsTimeout)??;
                 Ok(Response::Generated(Box::new(generated)))
             }
             Request::OpenRecord { record, nonce } => {
@@ -236,8 +238,7 @@ async fn sign_all(
 }
 
 fn sign_one(key: &OpenedKey, scheme: Option<Scheme>, payload: Payload) -> Result<Signature, ErrorCode> {
-    let authorized =
-        authorize(&key.signing_key, &key.policy, scheme, payload).map_err(|Denied| ErrorCode::PayloadDenied)?;
+    let authorized = authorize(key, scheme, payload).map_err(|Denied| ErrorCode::PayloadDenied)?;
     sign(authorized).map_err(|error| match error {
         SignError::PayloadInvalid => ErrorCode::PayloadInvalid,
         SignError::CheckFailed => {

@@ -2,6 +2,7 @@
 //! reached. Decides nothing about what flows.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::pin::Pin;
@@ -10,7 +11,7 @@ use std::task::{Context, Poll};
 use strongroom_protocol::{Address, Cid};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
+use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
 /// Longest single write. A guest's write of more than 32 KiB stalls for ever on vhost-device-vsock.
 const MAX_WRITE: usize = 16 * 1024;
@@ -119,8 +120,9 @@ pub(crate) async fn dial(address: &Address, parent: Peer) -> io::Result<ByteStre
         Address::Vsock { cid, port } => {
             let cid = match cid {
                 Cid::Number(cid) => *cid,
-                // Where Configure came over a Unix socket there is no CID: the host's, as on Nitro (3) and QEMU (2).
-                Cid::Parent => parent.cid.unwrap_or(VMADDR_CID_HOST),
+                Cid::Parent => parent.cid.ok_or_else(|| {
+                    io::Error::other("PARENT stands for nobody where Configure did not come over vsock")
+                })?,
                 Cid::Any => return Err(io::Error::other("ANY is no address to connect to")),
             };
             Ok(ByteStream(Box::new(VsockStream::connect(VsockAddr::new(cid, *port)).await?)))
@@ -135,12 +137,19 @@ pub(crate) async fn dial(address: &Address, parent: Peer) -> io::Result<ByteStre
 /// Binds a Unix socket, replacing one that a dead process left behind.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && StdUnixStream::connect(path).is_err() => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_dead_socket(path)? => {
             std::fs::remove_file(path)?;
             UnixListener::bind(path)
         }
         outcome => outcome,
     }
+}
+
+/// Whether `path` is a socket that nobody listens on. A file of another kind refuses connections too.
+fn is_dead_socket(path: &Path) -> io::Result<bool> {
+    let refused =
+        StdUnixStream::connect(path).err().map(|error| error.kind()) == Some(io::ErrorKind::ConnectionRefused);
+    Ok(refused && std::fs::symlink_metadata(path)?.file_type().is_socket())
 }
 
 impl AsyncRead for ByteStream {
@@ -160,5 +169,26 @@ impl AsyncWrite for ByteStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_a_file_is_not() {
+        let folder = std::env::temp_dir().join(format!("strongroom-transport-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let (socket, file) = (folder.join("socket"), folder.join("file"));
+        let address = |path: &Path| Address::Unix(path.to_owned());
+        let listening = Listener::bind(&address(&socket)).expect("binds");
+        assert!(Listener::bind(&address(&socket)).is_err(), "somebody listens");
+        drop(listening);
+        assert!(Listener::bind(&address(&socket)).is_ok(), "nobody listens any more");
+        std::fs::write(&file, "precious").expect("written");
+        assert!(Listener::bind(&address(&file)).is_err());
+        assert_eq!(std::fs::read(&file).expect("still there"), b"precious");
+        std::fs::remove_dir_all(&folder).expect("removed");
     }
 }

@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tower_service::Service;
 
 use crate::transport::{ByteStream, Peer, dial};
@@ -61,7 +61,13 @@ impl Connector {
         if store.is_empty() {
             return Err(InvalidRoots);
         }
-        let tls = ClientConfig::builder().with_root_certificates(store).with_no_client_auth();
+        // Named, so that no crate of the tree can bring another one in.
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|_| InvalidRoots)?
+            .with_root_certificates(store)
+            .with_no_client_auth();
         let dialer = Dialer { proxy: Arc::new(proxy), parent, tls: TlsConnector::from(Arc::new(tls)) };
         Ok(Self(
             Client::builder(TokioExecutor::new())

@@ -1,9 +1,10 @@
 //! Published vectors at the crypto layer, what does not fit, and that no faulty signature leaves.
 
 use serde::Deserialize;
-use strongroom_protocol::{ByteString, PayloadKind, Policy};
+use strongroom_protocol::{Binding, ByteString, Origin, PayloadKind, Policy};
 
 use super::*;
+use crate::keyring::OpenedKey;
 use crate::policy::authorize;
 
 #[derive(Deserialize)]
@@ -31,12 +32,21 @@ fn message(bytes: &[u8], hash: Option<HashFunction>) -> Payload {
     Payload::Message { message: ByteString::try_from(bytes).expect("short"), hash }
 }
 
-fn permissive() -> Policy {
-    Policy::new(vec![PayloadKind::Message, PayloadKind::Digest], 0).expect("valid")
+/// A key as an opened record has it.
+fn opened(algorithm: Algorithm, secret: &Secret<32>, payloads: &[PayloadKind]) -> OpenedKey {
+    let signing_key = SigningKey::new(algorithm, secret).expect("a key");
+    let policy = Policy::new(payloads.to_vec(), 0).expect("valid");
+    let key_id = "test".parse().expect("valid");
+    let binding = Binding::new(&key_id, algorithm, &signing_key.public_key(), Origin::Generated, &policy);
+    OpenedKey { signing_key, policy, binding }
 }
 
-fn sign_with(key: &SigningKey, scheme: Option<Scheme>, payload: Payload) -> Result<Signature, SignError> {
-    sign(authorize(key, &permissive(), scheme, payload).expect("allowed"))
+fn permissive(algorithm: Algorithm, secret: &Secret<32>) -> OpenedKey {
+    opened(algorithm, secret, &[PayloadKind::Message, PayloadKind::Digest])
+}
+
+fn sign_with(key: &OpenedKey, scheme: Option<Scheme>, payload: Payload) -> Result<Signature, SignError> {
+    sign(authorize(key, scheme, payload).expect("allowed"))
 }
 
 #[test]
@@ -48,7 +58,7 @@ fn rfc6979_vectors() {
         signature: String,
     }
     for v in vectors::<V>(include_str!("../../../tests/vectors/rfc6979_secp256k1.json")) {
-        let key = SigningKey::new(Algorithm::Secp256k1, &secret(&unhex(&v.secret_key))).expect("a key");
+        let key = permissive(Algorithm::Secp256k1, &secret(&unhex(&v.secret_key)));
         let payload = message(v.message.as_bytes(), Some(HashFunction::Sha256));
         let signature = sign_with(&key, None, payload).expect("signs");
         assert_eq!(hex::encode(*signature.bytes), v.signature, "{}", v.message);
@@ -68,8 +78,8 @@ fn rfc8032_vectors() {
         signature: String,
     }
     for v in vectors::<V>(include_str!("../../../tests/vectors/rfc8032.json")) {
-        let key = SigningKey::new(Algorithm::Ed25519, &secret(&unhex(&v.secret_key))).expect("a key");
-        assert_eq!(hex::encode(&*key.public_key()), v.public_key, "{}", v.name);
+        let key = permissive(Algorithm::Ed25519, &secret(&unhex(&v.secret_key)));
+        assert_eq!(hex::encode(&*key.signing_key.public_key()), v.public_key, "{}", v.name);
         let signature = sign_with(&key, None, message(&unhex(&v.message), None)).expect("signs");
         assert_eq!(hex::encode(*signature.bytes), v.signature, "{}", v.name);
     }
@@ -88,8 +98,8 @@ fn bip340_vectors() {
     }
     for v in vectors::<V>(include_str!("../../../tests/vectors/bip340.json")) {
         let secret = secret(&unhex(&v.secret_key));
-        let key = SigningKey::new(Algorithm::Secp256k1, &secret).expect("a key");
-        assert_eq!(hex::encode(&key.public_key()[1..]), v.public_key, "{}", v.index);
+        let key = permissive(Algorithm::Secp256k1, &secret);
+        assert_eq!(hex::encode(&key.signing_key.public_key()[1..]), v.public_key, "{}", v.index);
         let (digest, auxiliary) = (unhex(&v.message), unhex(&v.aux_rand));
         let signature = sign_bip340(
             &secret,
@@ -137,8 +147,8 @@ fn zero_and_out_of_range_scalars_are_no_keys() {
 
 #[test]
 fn what_does_not_fit_the_algorithm_is_refused() {
-    let secp256k1 = SigningKey::new(Algorithm::Secp256k1, &secret(&[1; 32])).expect("a key");
-    let ed25519 = SigningKey::new(Algorithm::Ed25519, &secret(&[1; 32])).expect("a key");
+    let secp256k1 = permissive(Algorithm::Secp256k1, &secret(&[1; 32]));
+    let ed25519 = permissive(Algorithm::Ed25519, &secret(&[1; 32]));
     let digest = || Payload::Digest(ByteArray([1; 32]));
     for (name, key, scheme, payload) in [
         ("digest_for_ed25519", &ed25519, None, digest()),
@@ -154,18 +164,19 @@ fn what_does_not_fit_the_algorithm_is_refused() {
 
 #[test]
 fn a_policy_denies_what_it_does_not_list() {
-    let key = SigningKey::new(Algorithm::Secp256k1, &secret(&[1; 32])).expect("a key");
-    let messages = Policy::default();
-    assert!(authorize(&key, &messages, None, Payload::Digest(ByteArray([1; 32]))).is_err());
-    assert!(authorize(&key, &messages, None, message(b"m", Some(HashFunction::Sha256))).is_ok());
-    let digests = Policy::new(vec![PayloadKind::Digest], 0).expect("valid");
-    assert!(authorize(&key, &digests, None, message(b"m", Some(HashFunction::Sha256))).is_err());
+    let secp256k1 = |payloads: &[PayloadKind]| opened(Algorithm::Secp256k1, &secret(&[1; 32]), payloads);
+    let (messages, digests) = (secp256k1(&[PayloadKind::Message]), secp256k1(&[PayloadKind::Digest]));
+    let digest = || Payload::Digest(ByteArray([1; 32]));
+    let hashed = || message(b"m", Some(HashFunction::Sha256));
+    assert!(authorize(&messages, None, hashed()).is_ok() && authorize(&digests, None, digest()).is_ok());
+    assert!(authorize(&messages, None, digest()).is_err());
+    assert!(authorize(&digests, None, hashed()).is_err());
 }
 
 #[test]
 fn every_flipped_bit_of_an_ecdsa_result_is_caught() {
-    let key = SigningKey::new(Algorithm::Secp256k1, &secret(&[7; 32])).expect("a key");
-    let SigningKey::Secp256k1 { point, .. } = &key else { panic!("secp256k1") };
+    let key = permissive(Algorithm::Secp256k1, &secret(&[7; 32]));
+    let SigningKey::Secp256k1 { point, .. } = &key.signing_key else { panic!("secp256k1") };
     let digest = [3; 32];
     let signature = sign_with(&key, None, Payload::Digest(ByteArray(digest))).expect("signs");
     let recovery_id = RecoveryId::from_byte(signature.recovery_id.expect("ECDSA has one")).expect("0 or 1");
