@@ -32,9 +32,10 @@ demo: build
 dev: build
 	@exec $(BIN)/dev-stack dev
 
-# The suites drive the built binaries over real sockets, so these come first.
+# The suites drive the built binaries over real sockets, so these come first. Temporary files stay in target/.
 test: build $(PYTHON)/installed
-	cargo test --release --locked --workspace
+	mkdir -p target/tmp
+	TMPDIR=$(CURDIR)/target/tmp cargo test --release --locked --workspace
 
 lint: $(TOOLS)/bin/cargo-deny
 	cargo fmt --check
