@@ -3,6 +3,7 @@
 //! over them is not its matter.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -114,14 +115,22 @@ impl Listener {
 async fn bind_unix(path: &Path) -> io::Result<Listener> {
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            match UnixStream::connect(path).await {
-                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
-                _ => return Err(error),
+            if !is_abandoned_socket(path).await {
+                return Err(error);
             }
+            std::fs::remove_file(path)?;
             UnixListener::bind(path).map(Listener::Unix)
         }
         bound => bound.map(Listener::Unix),
     }
+}
+
+/// Connecting to a file that is no socket, or to a link, is refused in the same words: only the file
+/// itself tells.
+async fn is_abandoned_socket(path: &Path) -> bool {
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+        && UnixStream::connect(path).await.is_err_and(refused)
 }
 
 #[cfg(test)]
@@ -136,6 +145,22 @@ mod tests {
         let living = Listener::bind(&address).await.expect("the stale file is replaced");
         assert_eq!(Listener::bind(&address).await.expect_err("taken").kind(), io::ErrorKind::AddrInUse);
         drop(living);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_never_removed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (file, link) = (folder.path().join("notes"), folder.path().join("link"));
+        std::fs::write(&file, "not ours").expect("written");
+        let stale = folder.path().join("stale");
+        drop(Listener::bind(&Address::Unix(stale.clone())).await.expect("bound"));
+        std::os::unix::fs::symlink(&stale, &link).expect("linked");
+        for path in [&file, &link] {
+            let taken = Listener::bind(&Address::Unix(path.clone())).await.expect_err("taken");
+            assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        }
+        assert_eq!(std::fs::read(&file).expect("still there"), b"not ours");
+        assert!(link.is_symlink() && stale.exists());
     }
 
     #[tokio::test]
