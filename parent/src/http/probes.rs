@@ -83,8 +83,7 @@ fn enclave_trouble(status: &Status) -> Option<&'static str> {
     match status {
         Status::Away { .. } => Some("the enclave does not answer"),
         Status::OtherVersion => Some("the enclave speaks another version of the protocol"),
-        Status::ConfigurationRefused(ErrorCode::DebugMode)
-        | Status::Ready { health: Health { debug_mode: true, .. }, .. } => {
+        Status::Ready { health: Health { debug_mode: true, .. }, .. } => {
             Some("the enclave runs in debug mode and performs no key operation")
         }
         Status::ConfigurationRefused(_) | Status::Ready { .. } => None,
