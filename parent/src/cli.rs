@@ -82,9 +82,9 @@ enum KeyCommand {
     ///
     /// Asks a running parent for the key and for fresh evidence about it, and verifies the evidence
     /// here: AWS's certificate chain, the signature, freshness, the nonce, the enclave's PCRs, and that
-    /// the enclave opened a key of exactly this id, algorithm, public key, origin and policy. Do this
-    /// before you send anything to a key's address: it is what finds a parent that shows you keys of
-    /// its own.
+    /// the enclave opened a key of exactly this id, algorithm, public key, origin and policy. The
+    /// addresses are derived here from that public key. Do this before you send anything to a key's
+    /// address: it is what finds a parent that shows you keys or addresses of its own.
     ///
     /// Exits with 0 if the key is verified, 1 if it is refused, 2 if nothing could be found out.
     Verify(VerifyArguments),

@@ -6,6 +6,7 @@
 //! The way of a request: [`http`] → [`auth`] → [`records`] → [`enclave_client`], and what goes wrong on
 //! it becomes a reply in [`problem`].
 
+mod addresses;
 pub mod attestation;
 pub mod auth;
 pub mod cli;

@@ -12,8 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use strongroom_protocol::{Binding, KeyId, SecretString, key_user_data};
+use strongroom_protocol::{Binding, KeyId, PublicKey, SecretString, key_user_data};
 
+use crate::addresses;
 use crate::attestation::{AttestationError, ExpectedPcrs, ExpectedPcrsError, TrustAnchor, VerifiedDocument, verify};
 use crate::http::{Evidence, KeyView};
 
@@ -38,7 +39,7 @@ pub struct Inquiry {
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// The key, as the parent showed it. What of it the evidence covers: id, algorithm, public key,
-    /// origin and policy.
+    /// origin and policy. The addresses were derived here from the public key. The rest is the parent's word.
     pub key: KeyView,
     /// The enclave that vouched.
     pub module_id: String,
@@ -111,6 +112,10 @@ pub enum Refusal {
     /// The public key is not the expected one.
     #[error("the key's public key is not the expected one")]
     PublicKey,
+    /// The addresses are not exactly those of the attested public key: another key's, one too few, or
+    /// one of a chain that the key has no address on.
+    #[error("the addresses that the parent shows are not those of the key's public key")]
+    Address,
     /// The enclave's record of the key was refused: it was changed, or is another enclave's.
     #[error("the enclave or KMS refused the key's record ({0})")]
     Record(String),
@@ -163,8 +168,9 @@ impl Inquiry {
         let public_key = key.public_key.strip_prefix("0x").and_then(|digits| hex::decode(digits).ok());
         let public_key = public_key
             .filter(|bytes| bytes.len() == key.algorithm.public_key_length())
+            .and_then(|bytes| PublicKey::try_from(bytes).ok())
             .ok_or(Refusal::Malformed("public_key"))?;
-        if self.expect_public_key.as_ref().is_some_and(|expected| *expected != public_key) {
+        if self.expect_public_key.as_ref().is_some_and(|expected| **expected != *public_key) {
             return Err(Refusal::PublicKey);
         }
         let document = STANDARD.decode(&evidence.document).map_err(|_| Refusal::Malformed("document"))?;
@@ -176,6 +182,7 @@ impl Inquiry {
         // Made from what the parent showed: if any of it is not what the enclave opened, they differ.
         let binding = Binding::new(&key.key_id, key.algorithm, &public_key, key.origin, &key.policy);
         document.check_user_data(&key_user_data(&binding))?;
+        check_addresses(key, &public_key)?;
         Ok(document)
     }
 
@@ -207,6 +214,15 @@ impl Inquiry {
     }
 }
 
+/// Addresses are in no evidence, and an address is where the value goes: what the parent shows has to be
+/// what the attested public key gives.
+fn check_addresses(key: &KeyView, public_key: &PublicKey) -> Result<(), Refusal> {
+    match addresses::derive(key.algorithm, public_key) {
+        Some(derived) if derived == key.addresses => Ok(()),
+        _ => Err(Refusal::Address),
+    }
+}
+
 /// The parent that is asked.
 struct Parent<'a> {
     client: Client,
@@ -215,8 +231,9 @@ struct Parent<'a> {
 
 impl<'a> Parent<'a> {
     fn new(inquiry: &'a Inquiry) -> Result<Self, VerifyError> {
-        // No redirects: the token goes to the parent that was named and to nobody else.
-        let client = Client::builder().timeout(DEADLINE).redirect(reqwest::redirect::Policy::none());
+        // No redirects, and no proxy that the environment may name: the token goes to the parent that was
+        // named and to nobody else.
+        let client = Client::builder().timeout(DEADLINE).redirect(reqwest::redirect::Policy::none()).no_proxy();
         Ok(Self { client: client.build().map_err(unreachable)?, inquiry })
     }
 
@@ -295,13 +312,7 @@ impl fmt::Display for Report {
         writeln!(f, "  origin      {origin}")?;
         writeln!(f, "  policy      {}", policy.canonical_json())?;
         for (chain, address) in addresses {
-            // Derived at creation and not part of the evidence: shown as claimed, printable or not at all.
-            writeln!(
-                f,
-                "  claimed     {chain}: {address}",
-                chain = chain.escape_debug(),
-                address = address.escape_debug()
-            )?;
+            writeln!(f, "  address     {chain} {address}")?;
         }
         writeln!(f)?;
         writeln!(f, "  The enclave {} holds this key under this policy;", self.module_id.escape_debug())?;
@@ -314,5 +325,41 @@ impl fmt::Display for Report {
             writeln!(f, "  {index:<6} {pcr}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stored_record::tests::sample;
+    use strongroom_protocol::Algorithm;
+
+    fn told(algorithm: Algorithm, public_key: &str, addresses: &[(&str, &str)]) -> Result<(), Refusal> {
+        let mut key = KeyView::from(&sample("a"));
+        key.algorithm = algorithm;
+        key.addresses = addresses.iter().map(|(chain, address)| ((*chain).to_owned(), (*address).to_owned())).collect();
+        check_addresses(&key, &PublicKey::try_from(hex::decode(public_key).expect("hex")).expect("short"))
+    }
+
+    #[test]
+    fn addresses_that_are_not_the_attested_keys_are_refused() {
+        const KEY: &str = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+        const ITS_OWN: &str = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf";
+        const ANOTHERS: &str = "0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF";
+        let zero = "1".repeat(32);
+        assert!(told(Algorithm::Secp256k1, KEY, &[("ethereum", ITS_OWN)]).is_ok());
+        assert!(told(Algorithm::Ed25519, &"00".repeat(32), &[("solana", &zero)]).is_ok());
+        for (name, addresses) in [
+            ("another_keys", &[("ethereum", ANOTHERS)][..]),
+            ("missing", &[]),
+            ("unknown_chain_instead", &[("bitcoin", ITS_OWN)]),
+            ("unknown_chain_beside", &[("ethereum", ITS_OWN), ("bitcoin", ANOTHERS)]),
+            ("chain_of_another_algorithm", &[("ethereum", ITS_OWN), ("solana", &zero)]),
+            ("checksum_of_eip_55_broken", &[("ethereum", &ITS_OWN.to_lowercase())]),
+        ] {
+            assert!(matches!(told(Algorithm::Secp256k1, KEY, addresses), Err(Refusal::Address)), "{name}");
+        }
+        let no_point = format!("02{}05", "00".repeat(31));
+        assert!(matches!(told(Algorithm::Secp256k1, &no_point, &[]), Err(Refusal::Address)), "no_point");
     }
 }
