@@ -115,6 +115,8 @@ problems! {
     EnclaveConfigurationRefused = "enclave-configuration-refused", 503, "The enclave refused its configuration";
     /// The enclave does not answer.
     EnclaveUnavailable = "enclave-unavailable", 503, "The enclave is not available", retry 1;
+    /// Too much memory is taken by requests in flight.
+    Overloaded = "overloaded", 503, "Too many large requests are in flight", retry 1;
     /// Too many requests in flight.
     EnclaveBusy = "enclave-busy", 503, "The enclave has too many requests in flight", retry 1;
     /// The Nitro Secure Module failed.
@@ -231,6 +233,7 @@ impl From<StoreError> for Problem {
             }
             StoreError::Cursor => Self::invalid("cursor: not one that this server gave out"),
             StoreError::Unavailable => Kind::StoreUnavailable.into(),
+            StoreError::TooLate => Kind::Deadline.into(),
             StoreError::TooLarge => Kind::Internal.into(),
         }
     }

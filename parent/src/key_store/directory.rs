@@ -12,8 +12,8 @@ use strongroom_protocol::KeyId;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::{Fetched, Page, Revision, StoreError, Wanted, read};
-use crate::stored_record::MAX_STORED;
+use super::{Fetched, Page, Revision, StoreError, Wanted, listed, read};
+use crate::stored_record::{MAX_STORED, StoredRecord};
 
 /// A folder of records.
 #[derive(Debug, Clone)]
@@ -146,17 +146,9 @@ fn read_file(folder: &Path, key_id: &KeyId) -> Result<Fetched, StoreError> {
     Ok(Fetched { stored: read(key_id, &bytes)?, revision: Some(revision) })
 }
 
-fn read_all(folder: &Path, key_ids: &[KeyId]) -> Result<Vec<crate::stored_record::StoredRecord>, StoreError> {
-    let mut records = Vec::with_capacity(key_ids.len());
-    for key_id in key_ids {
-        match read_file(folder, key_id) {
-            Ok(fetched) => records.push(fetched.stored),
-            // Removed since the folder was read.
-            Err(StoreError::NotFound) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(records)
+fn read_all(folder: &Path, key_ids: &[KeyId]) -> Result<Vec<StoredRecord>, StoreError> {
+    let record = |key_id| listed(read_file(folder, key_id).map(|fetched| fetched.stored)).transpose();
+    key_ids.iter().filter_map(record).collect()
 }
 
 /// The ids of all keys in the folder. Other files are none of ours.

@@ -2,13 +2,16 @@
 //! `generation` (N) stands beside it for conditional updates. For many parents.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
+use moka::sync::Cache;
 use strongroom_protocol::KeyId;
+use tokio::time::Instant;
 
-use super::{Page, StoreError, Wanted, read, unavailable};
+use super::{Page, StoreError, Wanted, listed, read, unavailable};
 use crate::stored_record::StoredRecord;
 
 /// A table of records.
@@ -16,6 +19,8 @@ use crate::stored_record::StoredRecord;
 pub struct DynamoDb {
     client: Client,
     table: String,
+    /// Where lists stopped for want of time, by their cursors.
+    stops: Cache<String, String>,
 }
 
 type Item = HashMap<String, AttributeValue>;
@@ -23,11 +28,26 @@ type Item = HashMap<String, AttributeValue>;
 /// Not a key's id (it begins with a dot), so asking for it only tells whether the table answers.
 const NO_KEY: &str = ".ready";
 
+/// Items that one Scan reads. A caller who wants one key may have to pass by a whole table, so it is not
+/// the caller's `limit`. About what fits the megabyte that DynamoDB gives at once.
+const SCAN_PAGE: i32 = 250;
+
+/// After this long, a list ends with what it has. Well below the store's deadline.
+const LIST_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How many such ends are remembered, and for how long.
+const MAX_STOPS: u64 = 10_000;
+const STOP_LIVES: Duration = Duration::from_secs(300);
+
+/// What these cursors begin with, and no key's id does.
+const STOP: char = '.';
+
 impl DynamoDb {
     /// Uses a table; does not ask for it yet.
     #[must_use]
     pub fn new(aws: &SdkConfig, table: &str) -> Self {
-        Self { client: Client::new(aws), table: table.to_owned() }
+        let stops = Cache::builder().max_capacity(MAX_STOPS).time_to_live(STOP_LIVES).build();
+        Self { client: Client::new(aws), table: table.to_owned(), stops }
     }
 
     pub(super) async fn create(&self, stored: &StoredRecord, json: String) -> Result<(), StoreError> {
@@ -56,27 +76,53 @@ impl DynamoDb {
     }
 
     pub(super) async fn list(&self, cursor: Option<String>, limit: usize, wanted: &Wanted) -> Result<Page, StoreError> {
-        let mut start: Option<KeyId> = cursor.map(KeyId::try_from).transpose().map_err(|_| StoreError::Cursor)?;
-        let mut records = Vec::new();
+        self.list_until(Instant::now() + LIST_PATIENCE, cursor, limit, wanted).await
+    }
+
+    async fn list_until(
+        &self,
+        end: Instant,
+        cursor: Option<String>,
+        limit: usize,
+        wanted: &Wanted,
+    ) -> Result<Page, StoreError> {
+        let mut start = cursor.map(|cursor| self.position(cursor)).transpose()?;
+        let mut records: Vec<StoredRecord> = Vec::new();
         loop {
-            let (items, more) = self.scan(start.as_ref(), limit).await?;
-            let mut last = None;
-            for (key_id, item) in items {
-                if wanted(&key_id) {
-                    if records.len() == limit {
-                        // The cursor is the last key that the caller has seen, so it names no other.
-                        let next = records.last().map(|r: &StoredRecord| r.key_id().to_string());
-                        return Ok(Page { records, next });
-                    }
-                    records.push(read_item(&key_id, &item)?);
+            let Scanned { items, last } = self.scan(start).await?;
+            for (key_id, item) in items.into_iter().filter(|(key_id, _)| wanted(key_id)) {
+                let Some(record) = listed(read_item(&key_id, &item))? else { continue };
+                if records.len() == limit {
+                    // The cursor is the last key that the caller has seen, so it names no other.
+                    let next = records.last().map(|record| record.key_id().to_string());
+                    return Ok(Page { records, next });
                 }
-                last = Some(key_id);
+                records.push(record);
             }
-            match last.filter(|_| more) {
-                Some(last) => start = Some(last),
+            match last {
+                Some(last) if Instant::now() < end => start = Some(last),
+                Some(last) => return Ok(Page { records, next: Some(self.stop_at(last)?) }),
                 None => return Ok(Page { records, next: None }),
             }
         }
+    }
+
+    /// Where a cursor says that a list goes on.
+    fn position(&self, cursor: String) -> Result<String, StoreError> {
+        if cursor.starts_with(STOP) {
+            return self.stops.get(&cursor).ok_or(StoreError::Cursor);
+        }
+        KeyId::try_from(cursor).map(String::from).map_err(|_| StoreError::Cursor)
+    }
+
+    /// A cursor for going on behind a key that the caller may not know of: it is remembered here and not
+    /// named. Only this process knows it, and for some minutes only.
+    fn stop_at(&self, last: String) -> Result<String, StoreError> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|_| StoreError::Unavailable)?;
+        let cursor = format!("{STOP}{}", hex::encode(random));
+        self.stops.insert(cursor.clone(), last);
+        Ok(cursor)
     }
 
     pub(super) async fn ready(&self) -> Result<(), StoreError> {
@@ -88,18 +134,25 @@ impl DynamoDb {
         get.send().await.map(|output| output.item).map_err(|error| unavailable("DynamoDB GetItem", &error))
     }
 
-    /// One page of the table's own: key ids with their items, and whether there are more.
-    async fn scan(&self, start: Option<&KeyId>, limit: usize) -> Result<(Vec<(KeyId, Item)>, bool), StoreError> {
-        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        let mut scan = self.client.scan().table_name(&self.table).consistent_read(true).limit(limit);
+    /// One page of the table's own.
+    async fn scan(&self, start: Option<String>) -> Result<Scanned, StoreError> {
+        let mut scan = self.client.scan().table_name(&self.table).consistent_read(true).limit(SCAN_PAGE);
         if let Some(start) = start {
-            scan = scan.exclusive_start_key("key_id", text(start.as_str()));
+            scan = scan.exclusive_start_key("key_id", text(&start));
         }
         let output = scan.send().await.map_err(|error| unavailable("DynamoDB Scan", &error))?;
-        let more = output.last_evaluated_key.is_some();
+        let last = output.last_evaluated_key.and_then(|mut key| key.remove("key_id")?.as_s().cloned().ok());
         let items = output.items.unwrap_or_default().into_iter();
-        Ok((items.filter_map(|item| Some((key_id(&item)?, item))).collect(), more))
+        Ok(Scanned { items: items.filter_map(|item| Some((key_id(&item)?, item))).collect(), last })
     }
+}
+
+/// One page of the table's own.
+struct Scanned {
+    /// Key ids and their items.
+    items: Vec<(KeyId, Item)>,
+    /// The item behind which the next page begins, which need not be a key's; `None` at the end.
+    last: Option<String>,
 }
 
 /// The id of an item, if it is a key's at all.
@@ -114,4 +167,89 @@ fn read_item(key_id: &KeyId, item: &Item) -> Result<StoredRecord, StoreError> {
 
 fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_store::aws_double::answering;
+    use crate::stored_record::tests::sample;
+    use serde_json::json;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A table that answers Scan, and counts how often. Items named `damaged…` are.
+    async fn table(names: impl Iterator<Item = String>) -> (DynamoDb, Arc<AtomicUsize>) {
+        let json = |name: &str| match name.parse::<KeyId>() {
+            Ok(_) if !name.starts_with("damaged") => sample(name).to_json().expect("encodes"),
+            _ => "{}".to_owned(),
+        };
+        let items: BTreeMap<String, String> = names.map(|name| (name.clone(), json(&name))).collect();
+        let scans = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&scans);
+        let aws = answering(move |operation, request| {
+            assert_eq!(operation, "Scan");
+            counter.fetch_add(1, Ordering::Relaxed);
+            let start = request["ExclusiveStartKey"]["key_id"]["S"].as_str().unwrap_or_default();
+            let limit = usize::try_from(request["Limit"].as_u64().expect("a limit")).expect("small");
+            let rest: Vec<_> = items.iter().filter(|(name, _)| name.as_str() > start).collect();
+            let page: Vec<_> = rest.iter().take(limit).collect();
+            let last = page.last().filter(|_| rest.len() > limit).map(|(name, _)| json!({ "key_id": { "S": name } }));
+            let item = |(name, json): &&(&String, &String)| json!({ "key_id": { "S": name }, "record": { "S": json } });
+            let mut answer = json!({ "Items": page.iter().map(item).collect::<Vec<_>>() });
+            if let Some(last) = last {
+                answer["LastEvaluatedKey"] = last;
+            }
+            Ok(answer)
+        })
+        .await;
+        (DynamoDb::new(&aws, "keys"), scans)
+    }
+
+    fn names(count: usize) -> impl Iterator<Item = String> {
+        (0..count).map(|n| format!("cold-{n:04}"))
+    }
+
+    fn ids(page: &Page) -> Vec<String> {
+        page.records.iter().map(|record| record.key_id().to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_small_limit_does_not_make_small_scans() {
+        let (store, scans) = table(names(1000)).await;
+        let page = store.list(None, 1, &|id: &KeyId| id.as_str() == "cold-0999").await.expect("listed");
+        assert_eq!((ids(&page), page.next), (vec!["cold-0999".to_owned()], None));
+        assert_eq!(scans.load(Ordering::Relaxed), 4);
+    }
+
+    #[tokio::test]
+    async fn a_list_without_time_goes_on_later_and_names_no_unwanted_key() {
+        let wanted = |id: &KeyId| id.as_str().starts_with("hot-");
+        let hot = ["hot-1", "hot-2", "hot-3"].map(str::to_owned);
+        let (store, scans) = table(names(1000).chain(hot.clone())).await;
+        let (mut found, mut cursors) = (Vec::new(), BTreeSet::new());
+        let mut cursor = None;
+        loop {
+            let page = store.list_until(Instant::now(), cursor, 2, &wanted).await.expect("listed");
+            found.extend(ids(&page));
+            let Some(next) = page.next else { break };
+            assert!(!next.contains("cold"), "{next}");
+            assert!(cursors.insert(next.clone()), "it goes on");
+            cursor = Some(next);
+        }
+        assert_eq!(found, hot);
+        assert!(scans.load(Ordering::Relaxed) <= 7);
+        let unknown = store.list(Some(format!(".{}", "00".repeat(16))), 2, &wanted).await;
+        assert_eq!(unknown.err(), Some(StoreError::Cursor));
+    }
+
+    #[tokio::test]
+    async fn damaged_items_and_those_of_others_are_left_out_of_the_list() {
+        // Names that are no key's, at the end of a scan's page too.
+        let others = (0..SCAN_PAGE).map(|n| format!("_{n:04}"));
+        let (store, _) = table(["a", "b", "damaged"].map(str::to_owned).into_iter().chain(others)).await;
+        let page = store.list(None, 10, &|_: &KeyId| true).await.expect("listed");
+        assert_eq!((ids(&page), page.next), (vec!["a".to_owned(), "b".to_owned()], None));
+    }
 }

@@ -1,6 +1,8 @@
 //! Where key records are kept: a folder, DynamoDB or Secrets Manager. A store never overwrites a key
 //! and never believes what it reads back beyond its form; the enclave decides about the rest.
 
+#[cfg(test)]
+mod aws_double;
 mod directory;
 mod dynamodb;
 mod secrets_manager;
@@ -76,6 +78,9 @@ pub enum StoreError {
     /// The store's: not reachable, denied, or too slow.
     #[error("the store is not available")]
     Unavailable,
+    /// The request's deadline passed before the record could be stored, so it was not.
+    #[error("the deadline passed before the record was stored")]
+    TooLate,
     /// Ours: the record does not fit its own encoding.
     #[error("the record is too large")]
     TooLarge,
@@ -141,10 +146,11 @@ impl KeyStore {
         }
     }
 
-    /// At most `limit` records that are `wanted`, from `cursor` on. Others are not even read.
+    /// At most `limit` records that are `wanted`, from `cursor` on. What is damaged is left out, and named
+    /// in the log: it must not cost others the list.
     ///
     /// # Errors
-    /// [`StoreError::Cursor`], [`StoreError::Damaged`] or [`StoreError::Unavailable`].
+    /// [`StoreError::Cursor`] or [`StoreError::Unavailable`].
     pub async fn list(&self, cursor: Option<String>, limit: usize, wanted: &Wanted) -> Result<Page, StoreError> {
         in_time(async {
             match self {
@@ -189,6 +195,15 @@ fn read(key_id: &KeyId, json: &[u8]) -> Result<StoredRecord, StoreError> {
         warn!(%key_id, %damage, "a stored record is damaged");
         StoreError::Damaged(key_id.clone())
     })
+}
+
+/// A record for a list, unless it is damaged, which the log has by now, or was removed meanwhile.
+fn listed(read: Result<StoredRecord, StoreError>) -> Result<Option<StoredRecord>, StoreError> {
+    match read {
+        Ok(record) => Ok(Some(record)),
+        Err(StoreError::Damaged(_) | StoreError::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The code of an AWS error, for the log, and what it means for the caller. Messages stay out of the

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use strongroom_protocol::KeyId;
 use tokio::task::JoinSet;
 
-use super::{Page, StoreError, Wanted, read, unavailable};
+use super::{Page, StoreError, Wanted, listed, read, unavailable};
 use crate::stored_record::StoredRecord;
 
 /// The secrets under a prefix.
@@ -41,7 +41,12 @@ impl SecretsManager {
             .secret_string(json);
         match create.send().await {
             Ok(_) => Ok(()),
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_exists_exception()) => {
+            // InvalidRequest: a secret of that name is scheduled for deletion, and keeps the name until then.
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_resource_exists_exception() || e.is_invalid_request_exception()) =>
+            {
                 Err(StoreError::Exists)
             }
             Err(error) => Err(unavailable("Secrets Manager CreateSecret", &error)),
@@ -62,12 +67,7 @@ impl SecretsManager {
         }
         let mut records = Vec::new();
         while let Some(fetched) = fetches.join_next().await {
-            match fetched.unwrap_or(Err(StoreError::Unavailable)) {
-                Ok(record) => records.push(record),
-                // Removed since the names were read.
-                Err(StoreError::NotFound) => {}
-                Err(error) => return Err(error),
-            }
+            records.extend(listed(fetched.unwrap_or(Err(StoreError::Unavailable)))?);
         }
         records.sort_by(|a, b| a.key_id().cmp(b.key_id()));
         Ok(Page { records, next })
@@ -106,7 +106,14 @@ impl SecretsManager {
     async fn secret(&self, key_id: &str) -> Result<Option<String>, StoreError> {
         match self.client.get_secret_value().secret_id(self.name(key_id)).send().await {
             Ok(output) => Ok(Some(output.secret_string.unwrap_or_default())),
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => Ok(None),
+            // InvalidRequest: the secret is scheduled for deletion. To whoever asks, it is gone.
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_resource_not_found_exception() || e.is_invalid_request_exception()) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(unavailable("Secrets Manager GetSecretValue", &error)),
         }
     }
@@ -120,4 +127,36 @@ impl SecretsManager {
 /// lost, and then must not take the key that it created for another's.
 fn request_token(json: &str) -> String {
     hex::encode(Sha256::digest(json))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_store::aws_double::{answering, refusal};
+    use crate::stored_record::tests::sample;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_secret_scheduled_for_deletion_is_gone_but_keeps_its_name() {
+        let aws = answering(|_, _| refusal("InvalidRequestException")).await;
+        let store = SecretsManager::new(&aws, "strongroom/");
+        let id: KeyId = "a".parse().expect("id");
+        assert_eq!(store.fetch(&id).await.err(), Some(StoreError::NotFound));
+        assert_eq!(store.create(&id, "{}".to_owned()).await.err(), Some(StoreError::Exists));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_secret_is_left_out_of_the_list() {
+        let aws = answering(|operation, request| match operation {
+            "ListSecrets" => Ok(json!({ "SecretList": [{ "Name": "p/a" }, { "Name": "p/b" }, { "Name": "p/c" }] })),
+            _ => match request["SecretId"].as_str() {
+                Some("p/a") => Ok(json!({ "SecretString": sample("a").to_json().expect("encodes") })),
+                Some("p/b") => Ok(json!({ "SecretString": "damaged" })),
+                _ => refusal("InvalidRequestException"),
+            },
+        })
+        .await;
+        let page = SecretsManager::new(&aws, "p/").list(None, 10, &|_: &KeyId| true).await.expect("listed");
+        assert_eq!(page.records, [sample("a")]);
+    }
 }
