@@ -41,6 +41,16 @@ pub(super) enum Failure {
     Refused(ErrorCode),
 }
 
+/// On whose behalf a request is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// A caller of this service. Bounded, together with all others.
+    Caller,
+    /// The supervisor: small requests, one at a time. Never refused for want of room, so that callers,
+    /// however many, cannot make a living enclave look dead or keep credentials from it.
+    Supervisor,
+}
+
 struct Shared {
     next_id: AtomicU64,
     /// The replies that are waited for, by request id; `None` once the connection is closed.
@@ -48,7 +58,7 @@ struct Shared {
     /// A caller that gives up leaves its entry, so that its late reply is still recognised; a reply
     /// to any other id is the enclave's fault. The entry counts as in flight until then.
     waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>,
-    /// Bytes that the queue may still take.
+    /// Bytes that the queue may still take from callers.
     room: Arc<Semaphore>,
     close: watch::Sender<bool>,
 }
@@ -59,13 +69,13 @@ type Reply = Result<Response, Failure>;
 struct Queued {
     id: u64,
     frame: Vec<u8>,
-    _room: OwnedSemaphorePermit,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
-/// Requests in flight on one connection.
+/// Callers' requests in flight on one connection.
 const MAX_IN_FLIGHT: usize = 4096;
 
-/// Bytes waiting to be sent on one connection.
+/// Bytes of callers' requests waiting to be sent on one connection.
 const MAX_QUEUED: usize = 64 * 1024 * 1024;
 
 /// The writer gathers small frames up to about this many bytes, and then sends them together.
@@ -89,12 +99,14 @@ impl Connection {
     }
 
     /// Sends a request under a new id and waits for its reply.
-    pub(super) async fn call(&self, request: &mut RequestFrame, deadline: Instant) -> Reply {
+    pub(super) async fn call(&self, sender: Sender, request: &mut RequestFrame, deadline: Instant) -> Reply {
         request.id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let frame = frame::encode(request).map_err(|_| Failure::TooLarge)?;
-        let length = u32::try_from(frame.len()).map_err(|_| Failure::TooLarge)?;
-        let room = Arc::clone(&self.shared.room).try_acquire_many_owned(length).map_err(|_| Failure::Busy)?;
-        let reply = self.shared.expect_reply(request.id)?;
+        let room = match sender {
+            Sender::Caller => Some(self.shared.room_for(&frame)?),
+            Sender::Supervisor => None,
+        };
+        let reply = self.shared.expect_reply(sender, request.id)?;
         self.queue.send(Queued { id: request.id, frame, _room: room }).map_err(|_| Failure::NotSent)?;
         match timeout_at(deadline, reply).await {
             Ok(reply) => reply.unwrap_or(Err(Failure::Lost)),
@@ -125,10 +137,15 @@ impl fmt::Debug for Connection {
 }
 
 impl Shared {
-    fn expect_reply(&self, id: u64) -> Result<oneshot::Receiver<Reply>, Failure> {
+    fn room_for(&self, frame: &[u8]) -> Result<OwnedSemaphorePermit, Failure> {
+        let length = u32::try_from(frame.len()).map_err(|_| Failure::TooLarge)?;
+        Arc::clone(&self.room).try_acquire_many_owned(length).map_err(|_| Failure::Busy)
+    }
+
+    fn expect_reply(&self, sender: Sender, id: u64) -> Result<oneshot::Receiver<Reply>, Failure> {
         let mut waiting = self.waiting();
         let waiting = waiting.as_mut().ok_or(Failure::NotSent)?;
-        if waiting.len() >= MAX_IN_FLIGHT {
+        if sender == Sender::Caller && waiting.len() >= MAX_IN_FLIGHT {
             return Err(Failure::Busy);
         }
         let (sender, receiver) = oneshot::channel();

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::credentials::CredentialFeed;
-use connection::{Connection, Failure};
+use connection::{Connection, Failure, Sender};
 pub use supervisor::Status;
 use supervisor::Supervisor;
 
@@ -99,7 +99,8 @@ impl EnclaveClient {
         }
     }
 
-    /// Signs one payload.
+    /// Signs one payload, the only one of `payloads`. It can be a megabyte, so it is lent to the request
+    /// and not copied: when the answer is there, `payloads` is as before.
     ///
     /// # Errors
     /// [`CallError`].
@@ -107,11 +108,16 @@ impl EnclaveClient {
         &self,
         record: PresentedRecord,
         scheme: Scheme,
-        payload: Payload,
+        payloads: &mut Vec<Payload>,
         deadline: Instant,
     ) -> Result<Signature, CallError> {
-        let request = Request::Sign { record, scheme: Some(scheme), payloads: vec![payload] };
-        match self.call(request, deadline).await? {
+        let lent = std::mem::take(payloads);
+        let mut frame = unnumbered(Request::Sign { record, scheme: Some(scheme), payloads: lent });
+        let outcome = self.exchange(&mut frame, deadline).await;
+        if let Request::Sign { payloads: back, .. } = frame.request {
+            *payloads = back;
+        }
+        match outcome? {
             Response::Signed(results) => match <[_; 1]>::try_from(results) {
                 Ok([result]) => result.map_err(CallError::Refused),
                 Err(_) => Err(CallError::Unexpected),
@@ -148,14 +154,17 @@ impl EnclaveClient {
         }
     }
 
+    async fn call(&self, request: Request, deadline: Instant) -> Result<Response, CallError> {
+        self.exchange(&mut unnumbered(request), deadline).await
+    }
+
     /// Sends a request once. It is repeated only if it was certainly not sent, or if the enclave lacks
     /// credentials that work, and then once, with new ones.
-    async fn call(&self, request: Request, deadline: Instant) -> Result<Response, CallError> {
-        let mut frame = RequestFrame { id: 0, request };
+    async fn exchange(&self, frame: &mut RequestFrame, deadline: Instant) -> Result<Response, CallError> {
         let mut renewed = false;
         loop {
             let connection = self.connection(deadline).await?;
-            match connection.call(&mut frame, deadline).await {
+            match connection.call(Sender::Caller, frame, deadline).await {
                 Err(Failure::NotSent) => {}
                 Err(Failure::Refused(ErrorCode::CredentialsMissing | ErrorCode::CredentialsRefused)) if !renewed => {
                     renewed = true;
@@ -185,6 +194,11 @@ impl EnclaveClient {
             }
         }
     }
+}
+
+/// A request to which the connection will give its number.
+const fn unnumbered(request: Request) -> RequestFrame {
+    RequestFrame { id: 0, request }
 }
 
 impl From<Failure> for CallError {

@@ -2,14 +2,17 @@
 //! watch until the connection ends, and again. An enclave that was restarted is configured anew; one
 //! that holds another configuration is reported until someone restarts it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom_protocol::{Address, ByteString, ErrorCode, Health, Request, RequestFrame, Response, VERSION};
+use strongroom_protocol::{
+    Address, ByteString, Credentials, ErrorCode, Health, MAX_CONFIGURATION, Request, RequestFrame, Response, VERSION,
+};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::connection::{Connection, Failure};
+use super::connection::{Connection, Failure, Sender};
 use crate::credentials::CredentialFeed;
 use crate::transport::dial;
 
@@ -34,6 +37,9 @@ pub enum Status {
     },
 }
 
+/// Tells when the credentials change.
+type News = watch::Receiver<Option<Arc<Credentials>>>;
+
 /// The task that owns the status.
 pub(super) struct Supervisor {
     address: Address,
@@ -42,9 +48,6 @@ pub(super) struct Supervisor {
     status: watch::Sender<Status>,
 }
 
-/// The bound of `Request::Configure`.
-const MAX_CONFIGURATION: usize = 64 * 1024;
-
 /// How long each step of the handshake may take. Measuring includes a document from the NSM.
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -52,6 +55,9 @@ const STEP_DEADLINE: Duration = Duration::from_secs(10);
 /// other end vanished is found out by this.
 const PING_EVERY: Duration = Duration::from_secs(5);
 const PING_DEADLINE: Duration = Duration::from_secs(5);
+
+/// When credentials are pushed again that the enclave did not take.
+const PUSH_AGAIN: Duration = Duration::from_secs(1);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -71,11 +77,14 @@ impl Supervisor {
         info!(address = %self.address, "connecting to the enclave");
         let mut pause = FIRST_PAUSE;
         loop {
+            // Subscribed before the enclave gets what there is, so that nothing published later is missed.
+            let news = self.credentials.changes();
             match self.connect().await {
                 Ok((connection, health)) => {
                     pause = FIRST_PAUSE;
+                    let owed = self.owes_credentials(&health);
                     self.announce(Status::Ready { connection: connection.clone(), health });
-                    self.watch_over(&connection).await;
+                    self.watch_over(&connection, news, owed).await;
                     connection.close();
                     self.announce(Status::Away { since: Instant::now() });
                 }
@@ -105,29 +114,42 @@ impl Supervisor {
         let configure = Request::Configure { configuration: self.configuration.clone() };
         match ask(connection, configure, STEP_DEADLINE).await {
             Ok(Response::Configured) => {}
+            Err(Failure::Refused(ErrorCode::Busy)) => return Err(self.away()),
             Err(Failure::Refused(code)) => return Err(Status::ConfigurationRefused(code)),
             Ok(_) | Err(_) => return Err(self.away()),
         }
         push_credentials(connection, &self.credentials).await;
-        health(connection).await.ok_or_else(|| self.away())
+        match pulse(connection).await {
+            Pulse::Health(health) => Ok(health),
+            Pulse::Alive | Pulse::Dead => Err(self.away()),
+        }
     }
 
-    /// Returns when the connection is of no more use.
-    async fn watch_over(&self, connection: &Connection) {
-        let mut credentials = self.credentials.changes();
+    /// Returns when the connection is of no more use. `owed`: the enclave has yet to take the current
+    /// credentials.
+    async fn watch_over(&self, connection: &Connection, mut news: News, mut owed: bool) {
         loop {
             tokio::select! {
                 () = connection.closed() => return,
-                Ok(()) = credentials.changed() => {
-                    push_credentials(connection, &self.credentials).await;
-                }
-                () = sleep(PING_EVERY) => {}
+                Ok(()) = news.changed() => owed = true,
+                () = sleep(if owed { PUSH_AGAIN } else { PING_EVERY }) => {}
             }
-            match health(connection).await {
-                Some(health) => self.update(health),
-                None => return,
+            if owed {
+                owed = !push_credentials(connection, &self.credentials).await;
+            }
+            match pulse(connection).await {
+                Pulse::Health(health) => {
+                    owed |= self.owes_credentials(&health);
+                    self.update(health);
+                }
+                Pulse::Alive => {}
+                Pulse::Dead => return,
             }
         }
+    }
+
+    fn owes_credentials(&self, health: &Health) -> bool {
+        !health.credentials && self.credentials.are_live()
     }
 
     fn update(&self, new: Health) {
@@ -177,27 +199,40 @@ pub(super) async fn renew_credentials(connection: &Connection, credentials: &Cre
     push_credentials(connection, credentials).await;
 }
 
-/// Hands the enclave the current credentials, if any. That it refuses expired ones shows in its health.
-async fn push_credentials(connection: &Connection, credentials: &CredentialFeed) {
-    let Some(current) = credentials.current() else { return };
+/// Hands the enclave the current credentials, if any, and tells whether it has them now. That it does not
+/// use expired ones shows in its health.
+async fn push_credentials(connection: &Connection, credentials: &CredentialFeed) -> bool {
+    let Some(current) = credentials.current() else { return true };
     let request = Request::SetCredentials((*current).clone());
     match ask(connection, request, STEP_DEADLINE).await {
-        Ok(Response::CredentialsSet) => {}
+        Ok(Response::CredentialsSet) => return true,
         Ok(_) => warn!("the enclave did not confirm its AWS credentials"),
         Err(Failure::Refused(code)) => warn!(%code, "the enclave refused its AWS credentials"),
         Err(_) => {}
     }
+    false
 }
 
-async fn health(connection: &Connection) -> Option<Health> {
+/// What a question about its health tells of the enclave.
+enum Pulse {
+    /// It is well enough to answer.
+    Health(Health),
+    /// It has no time for the question, or does not like it: it lives.
+    Alive,
+    /// Nothing comes back, or nonsense.
+    Dead,
+}
+
+async fn pulse(connection: &Connection) -> Pulse {
     match ask(connection, Request::Health, PING_DEADLINE).await {
-        Ok(Response::Health(health)) => Some(health),
-        _ => None,
+        Ok(Response::Health(health)) => Pulse::Health(health),
+        Err(Failure::Busy | Failure::Refused(_)) => Pulse::Alive,
+        Ok(_) | Err(_) => Pulse::Dead,
     }
 }
 
 async fn ask(connection: &Connection, request: Request, deadline: Duration) -> Result<Response, Failure> {
-    connection.call(&mut RequestFrame { id: 0, request }, Instant::now() + deadline).await
+    connection.call(Sender::Supervisor, &mut RequestFrame { id: 0, request }, Instant::now() + deadline).await
 }
 
 /// Between half of the pause and all of it, so that many parents do not come back together.

@@ -24,6 +24,7 @@ type Behaviour = fn(RequestFrame, &mut Memory) -> Option<Vec<ResponseFrame>>;
 /// What one enclave process remembers.
 #[derive(Default)]
 struct Memory {
+    connections: usize,
     credentials: usize,
     kept: Vec<u64>,
 }
@@ -31,6 +32,7 @@ struct Memory {
 struct Bench {
     _folder: tempfile::TempDir,
     path: PathBuf,
+    feed: CredentialFeed,
     client: EnclaveClient,
 }
 
@@ -40,14 +42,16 @@ impl Bench {
         let path = folder.path().join("enclave");
         let credentials = AwsCredentials::new("AKIA", "secret", None, None, "test");
         let feed = CredentialFeed::new(SharedCredentialsProvider::new(credentials));
-        let client = EnclaveClient::start(Address::Unix(path.clone()), b"{}".to_vec(), feed).expect("short");
-        Self { _folder: folder, path, client }
+        let client = EnclaveClient::start(Address::Unix(path.clone()), b"{}".to_vec(), feed.clone()).expect("short");
+        Self { _folder: folder, path, feed, client }
     }
 
     async fn sign(&self, patience: Duration) -> Result<Signature, CallError> {
         let record = ByteString::try_from(vec![1]).expect("short");
-        let payload = Payload::Digest(ByteArray([2; 32]));
-        self.client.sign(record, Scheme::Ecdsa, payload, Instant::now() + patience).await
+        let mut payloads = vec![Payload::Digest(ByteArray([2; 32]))];
+        let outcome = self.client.sign(record, Scheme::Ecdsa, &mut payloads, Instant::now() + patience).await;
+        assert_eq!(payloads, [Payload::Digest(ByteArray([2; 32]))], "the payload was lent");
+        outcome
     }
 
     async fn until(&self, wanted: fn(&Status) -> bool) {
@@ -74,21 +78,31 @@ fn enclave(path: &Path, behaviour: Behaviour) -> Process {
         let mut memory = Memory::default();
         loop {
             let (stream, _) = listener.accept().await.expect("accepted");
+            memory.connections += 1;
             converse(stream, behaviour, &mut memory).await;
         }
     }))
 }
 
 async fn converse(mut stream: UnixStream, behaviour: Behaviour, memory: &mut Memory) {
-    let mut header = [0; HEADER];
-    while stream.read_exact(&mut header).await.is_ok() {
-        let mut item = vec![0; frame::announced(&header).expect("bounded").expect("whole")];
-        stream.read_exact(&mut item).await.expect("whole");
-        let Some(replies) = behaviour(frame::decode_item(&item).expect("a request"), memory) else { return };
+    while let Some(request) = next_request(&mut stream).await {
+        let Some(replies) = behaviour(request, memory) else { return };
         for reply in replies {
-            stream.write_all(&frame::encode(&reply).expect("encodes")).await.expect("written");
+            answer(&mut stream, &reply).await;
         }
     }
+}
+
+async fn next_request(stream: &mut UnixStream) -> Option<RequestFrame> {
+    let mut header = [0; HEADER];
+    stream.read_exact(&mut header).await.ok()?;
+    let mut item = vec![0; frame::announced(&header).expect("bounded").expect("whole")];
+    stream.read_exact(&mut item).await.expect("whole");
+    Some(frame::decode_item(&item).expect("a request"))
+}
+
+async fn answer(stream: &mut UnixStream, reply: &ResponseFrame) {
+    stream.write_all(&frame::encode(reply).expect("encodes")).await.expect("written");
 }
 
 /// The handshake as it should be; `Err` with the request for anything else.
@@ -251,4 +265,82 @@ async fn another_version_and_nonsense_are_errors() {
     let _process = enclave(&bench.path, nonsense);
     bench.until(|status| matches!(status, Status::Ready { .. })).await;
     assert_eq!(bench.sign(SECONDS).await.err(), Some(CallError::Unexpected));
+}
+
+#[tokio::test]
+async fn an_enclave_that_is_too_busy_to_say_how_it_is_lives() {
+    fn busy_after_the_first_time(request: RequestFrame, memory: &mut Memory) -> Option<Vec<ResponseFrame>> {
+        let id = request.id;
+        let busy = ResponseFrame { id, result: Err(ErrorCode::Busy) };
+        Some(vec![match request.request {
+            Request::Health if memory.credentials > 0 => busy,
+            Request::Sign { .. } if memory.connections == 1 => signed(id),
+            _ => well_behaved(request, memory).unwrap_or(busy),
+        }])
+    }
+    let bench = Bench::new();
+    let _process = enclave(&bench.path, busy_after_the_first_time);
+    bench.until(|status| matches!(status, Status::Ready { .. })).await;
+    // News to push, and then the question.
+    bench.feed.renew().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(bench.sign(SECONDS).await.is_ok(), "on the first connection");
+}
+
+#[tokio::test]
+async fn callers_without_number_leave_room_for_the_supervisor() {
+    fn never_signs(request: RequestFrame, memory: &mut Memory) -> Option<Vec<ResponseFrame>> {
+        Some(well_behaved(request, memory).into_iter().collect())
+    }
+    let bench = Bench::new();
+    let _process = enclave(&bench.path, never_signs);
+    bench.until(|status| matches!(status, Status::Ready { .. })).await;
+    let calls = (0..5000).map(|_| bench.client.clone()).map(|client| async move {
+        let record = ByteString::try_from(vec![1]).expect("short");
+        let mut payloads = vec![Payload::Digest(ByteArray([2; 32]))];
+        client.sign(record, Scheme::Ecdsa, &mut payloads, Instant::now() + Duration::from_secs(1)).await
+    });
+    let outcomes = calls.collect::<tokio::task::JoinSet<_>>().join_all().await;
+    assert!(outcomes.contains(&Err(CallError::Busy)) && outcomes.contains(&Err(CallError::Deadline)));
+    assert_eq!(bench.sign(SECONDS).await.err(), Some(CallError::Busy), "and still, for the replies that never came");
+    bench.feed.renew().await;
+    bench.until(|status| matches!(status, Status::Ready { health, .. } if health.credentials)).await;
+}
+
+#[tokio::test]
+async fn credentials_that_are_published_during_the_handshake_reach_the_enclave() {
+    let bench = Bench::new();
+    let listener = UnixListener::bind(&bench.path).expect("bound");
+    let (mut stream, _) = listener.accept().await.expect("accepted");
+    let mut memory = Memory::default();
+    loop {
+        let request = next_request(&mut stream).await.expect("a request");
+        let last = matches!(request.request, Request::Health);
+        if last {
+            // The push is over, and there was nothing to push.
+            bench.feed.renew().await;
+        }
+        answer(&mut stream, &well_behaved(request, &mut memory).expect("of the handshake")).await;
+        if last {
+            break;
+        }
+    }
+    let next = tokio::time::timeout(Duration::from_secs(3), next_request(&mut stream)).await.expect("in time");
+    assert!(matches!(next.expect("a request").request, Request::SetCredentials(_)));
+}
+
+#[tokio::test]
+async fn credentials_that_the_enclave_did_not_take_are_pushed_again() {
+    fn busy_at_first(request: RequestFrame, memory: &mut Memory) -> Option<Vec<ResponseFrame>> {
+        let id = request.id;
+        if matches!(request.request, Request::SetCredentials(_)) && memory.kept.len() < 2 {
+            memory.kept.push(id);
+            return Some(vec![ResponseFrame { id, result: Err(ErrorCode::Busy) }]);
+        }
+        Some(vec![well_behaved(request, memory).ok()?])
+    }
+    let bench = Bench::new();
+    bench.feed.renew().await;
+    let _process = enclave(&bench.path, busy_at_first);
+    bench.until(|status| matches!(status, Status::Ready { health, .. } if health.credentials)).await;
 }

@@ -108,12 +108,12 @@ pub(super) async fn sign(
 ) -> Result<Json<SignReply>, Problem> {
     caller.authorize_key(Operation::Sign, &key_id)?;
     let SignRequest { payload, scheme } = body.json(&context).await?;
-    let payload = Payload::from(payload);
+    let mut payloads = vec![Payload::from(payload)];
     let mut found = app.records.find(&key_id).await?;
     loop {
-        let scheme = admit(&found.record, scheme, &payload)?;
+        let scheme = admit(&found.record, scheme, &payloads)?;
         let presented = found.record.presented.clone();
-        let outcome = app.enclave.sign(presented, scheme, payload.clone(), context.deadline).await;
+        let outcome = app.enclave.sign(presented, scheme, &mut payloads, context.deadline).await;
         match settle(&app, found, outcome).await? {
             ControlFlow::Break((signature, record)) => {
                 return Ok(Json(SignReply::new(&signature, &record.stored.record.public_key, &context.id)));
@@ -150,18 +150,20 @@ pub(super) async fn settle<T>(
 }
 
 /// Refuses what the enclave would refuse anyway, before it costs a KMS call.
-fn admit(known: &KnownRecord, scheme: Option<Scheme>, payload: &Payload) -> Result<Scheme, Problem> {
+fn admit(known: &KnownRecord, scheme: Option<Scheme>, payloads: &[Payload]) -> Result<Scheme, Problem> {
     if known.stored.state != KeyState::Enabled {
         return Err(Kind::KeyDisabled.into());
     }
     let record = &known.stored.record;
-    let scheme = check_fit(record.algorithm, scheme, payload)?;
-    check_policy(&record.policy, payload)?;
+    let scheme = scheme.unwrap_or(record.algorithm.default_scheme());
+    for payload in payloads {
+        check_fit(record.algorithm, scheme, payload)?;
+        check_policy(&record.policy, payload)?;
+    }
     Ok(scheme)
 }
 
-fn check_fit(algorithm: Algorithm, scheme: Option<Scheme>, payload: &Payload) -> Result<Scheme, Problem> {
-    let scheme = scheme.unwrap_or(algorithm.default_scheme());
+fn check_fit(algorithm: Algorithm, scheme: Scheme, payload: &Payload) -> Result<(), Problem> {
     let wrong = match (algorithm, scheme, payload) {
         (Algorithm::Secp256k1, Scheme::Ed25519, _) => "scheme: a secp256k1 key signs with ecdsa or bip340",
         (Algorithm::Ed25519, Scheme::Ecdsa | Scheme::Bip340, _) => "scheme: an ed25519 key signs with ed25519",
@@ -172,7 +174,7 @@ fn check_fit(algorithm: Algorithm, scheme: Option<Scheme>, payload: &Payload) ->
         (Algorithm::Ed25519, _, Payload::Message { hash: Some(_), .. }) => {
             "hash: must be absent for ed25519, which hashes by itself"
         }
-        _ => return Ok(scheme),
+        _ => return Ok(()),
     };
     Err(Problem::invalid(wrong))
 }
