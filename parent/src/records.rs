@@ -1,13 +1,13 @@
 //! The records that the parent works with: from the store, and cached once the enclave has accepted
 //! them. The cache saves reading, never judging: a record that the enclave refuses is never kept.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
 use strongroom_protocol::{Generated, KeyId, PresentedRecord};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::key_store::{Fetched, KeyStore, Page, Revision, StoreError, Wanted};
@@ -97,14 +97,17 @@ impl Records {
         }
     }
 
-    /// Stores a key that the enclave has just made and opened, unless its name was taken meanwhile.
+    /// Stores a key that the enclave has just made and opened, unless its name was taken meanwhile, or it
+    /// is so late that its caller has been told of a failure and would not expect the key.
     ///
     /// # Errors
-    /// [`StoreError::Exists`]: the name was taken; this key is lost, and was never used. Otherwise the
+    /// [`StoreError::Exists`], [`StoreError::TooLate`]: this key is lost, and was never used. Otherwise the
     /// store's.
-    pub async fn create(&self, generated: Generated) -> Result<Arc<KnownRecord>, StoreError> {
+    pub async fn create(&self, generated: Generated, deadline: Instant) -> Result<Arc<KnownRecord>, StoreError> {
+        if Instant::now() >= deadline {
+            return Err(StoreError::TooLate);
+        }
         let Generated { record, addresses } = generated;
-        let addresses: BTreeMap<String, String> = addresses;
         let mut known = KnownRecord::new(StoredRecord::new(record, addresses, OffsetDateTime::now_utc()), None)?;
         known.revision = self.store.create(&known.stored).await?;
         let record = Arc::new(known);
@@ -139,6 +142,8 @@ impl KnownRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
     use crate::key_store::Directory;
     use crate::stored_record::tests::sample;
 
@@ -150,10 +155,24 @@ mod tests {
         Generated { record: sample(key_id).record, addresses: BTreeMap::new() }
     }
 
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[tokio::test]
+    async fn a_key_that_comes_after_the_deadline_is_not_stored() {
+        let folder = tempfile::tempdir().expect("folder");
+        let records = records(folder.path());
+        assert_eq!(records.create(generated("a"), Instant::now()).await.err(), Some(StoreError::TooLate));
+        assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), 0);
+        assert_eq!(records.find(&"a".parse().expect("id")).await.err(), Some(StoreError::NotFound));
+        assert!(records.create(generated("a"), soon()).await.is_ok(), "the name is free");
+    }
+
     #[tokio::test]
     async fn only_what_the_enclave_accepted_is_cached() {
         let folder = tempfile::tempdir().expect("folder");
-        records(folder.path()).create(generated("a")).await.expect("created");
+        records(folder.path()).create(generated("a"), soon()).await.expect("created");
         let records = records(folder.path());
         let id: KeyId = "a".parse().expect("id");
         let found = records.find(&id).await.expect("there");
@@ -167,7 +186,7 @@ mod tests {
     async fn an_edited_or_removed_file_is_seen_at_once() {
         let folder = tempfile::tempdir().expect("folder");
         let records = records(folder.path());
-        let id = records.create(generated("a")).await.expect("created").stored.key_id().clone();
+        let id = records.create(generated("a"), soon()).await.expect("created").stored.key_id().clone();
         assert!(records.find(&id).await.expect("there").cached, "creation fills the cache");
         let mut changed = sample("a");
         changed.generation = 2;

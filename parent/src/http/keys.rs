@@ -44,10 +44,10 @@ pub(super) async fn create(
     }
     let policy = policy.unwrap_or_default();
     let generated = app.enclave.generate_key(key_id, algorithm, policy, kms_key_arn, context.deadline).await?;
-    let known = app.records.create(generated).await.inspect_err(|error| {
-        if *error == StoreError::Exists {
-            info!("the key was created by another request meanwhile; this one is dropped unused");
-        }
+    let known = app.records.create(generated, context.deadline).await.inspect_err(|error| match error {
+        StoreError::Exists => info!("the key was created by another request meanwhile; this one is dropped unused"),
+        StoreError::TooLate => info!("the key came too late for its caller; it is dropped unused"),
+        _ => {}
     })?;
     Ok(created(&known))
 }
