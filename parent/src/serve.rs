@@ -15,7 +15,7 @@ use crate::auth::Identities;
 use crate::config::Loaded;
 use crate::credentials::CredentialFeed;
 use crate::enclave_client::EnclaveClient;
-use crate::http::{self, App, Parts, StoreReadiness};
+use crate::http::{self, App, BodyRoom, Parts, StoreReadiness};
 use crate::key_store::KeyStore;
 use crate::kms_proxy::{self, Remote};
 use crate::records::Records;
@@ -77,6 +77,7 @@ pub async fn serve(loaded: Loaded) -> Result<(), ServeError> {
         records: Records::new(store, &config.limits),
         credentials,
         request_timeout: config.limits.request_timeout(),
+        body_room: BodyRoom::default(),
         store_readiness: StoreReadiness::default(),
     });
     let connections = usize::try_from(config.limits.connections).unwrap_or(usize::MAX);

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use strongroom_protocol::document::AttestationDocument;
 use strongroom_protocol::{
-    Algorithm, ByteArray, ByteString, HashFunction, KeyId, KmsKeyArn, MAX_MESSAGE, Origin, Payload, Policy, Scheme,
-    Signature,
+    Algorithm, ByteArray, ByteString, HashFunction, KeyId, KmsKeyArn, MAX_MESSAGE, Origin, Payload, PayloadKind,
+    Policy, PolicyError, Scheme, Signature,
 };
 use utoipa::ToSchema;
 
 use super::schema;
+use super::strict::{Object, Word};
 use crate::stored_record::{State, StoredRecord};
 
 /// `POST /v1/keys`.
@@ -22,22 +23,44 @@ pub(super) struct CreateKey {
     #[schema(value_type = String, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", example = "hot-1")]
     pub(super) key_id: KeyId,
     #[schema(value_type = schema::Algorithm)]
-    pub(super) algorithm: Algorithm,
+    pub(super) algorithm: Word<Algorithm>,
     /// The KMS key that wraps the new key; absent: the enclave configuration's first.
     #[schema(value_type = Option<String>)]
     pub(super) kms_key_arn: Option<KmsKeyArn>,
     /// Absent: messages only, never held open.
     #[schema(value_type = Option<schema::Policy>)]
-    pub(super) policy: Option<Policy>,
+    pub(super) policy: Option<Object<NewPolicy>>,
+}
+
+/// A policy as callers write it. Its kinds are words; what makes a policy valid is the contract's matter.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "WrittenPolicy")]
+pub(super) struct NewPolicy(pub(super) Policy);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPolicy {
+    payloads: Vec<Word<PayloadKind>>,
+    #[serde(default)]
+    hold_seconds: u32,
+}
+
+impl TryFrom<WrittenPolicy> for NewPolicy {
+    type Error = PolicyError;
+
+    fn try_from(written: WrittenPolicy) -> Result<Self, PolicyError> {
+        Policy::new(written.payloads.into_iter().map(|Word(kind)| kind).collect(), written.hold_seconds).map(Self)
+    }
 }
 
 /// `POST /v1/keys/{key_id}/sign`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SignRequest {
-    pub(super) payload: SignPayload,
+    #[schema(value_type = SignPayload)]
+    pub(super) payload: Object<SignPayload>,
     #[schema(value_type = Option<schema::Scheme>)]
-    pub(super) scheme: Option<Scheme>,
+    pub(super) scheme: Option<Word<Scheme>>,
 }
 
 /// What is signed.
@@ -53,13 +76,13 @@ pub(super) enum SignPayload {
     },
     /// A message that the enclave hashes.
     Message {
-        /// At most 1 MiB, hex.
+        /// Hex. Somewhat less than 1 MiB: twice as many digits, in a body of at most 2 MiB.
         #[serde(deserialize_with = "message")]
         #[schema(value_type = String, pattern = "^(0[xX])?([0-9a-fA-F]{2})*$")]
         message: ByteString<MAX_MESSAGE>,
         /// Required for secp256k1, refused for ed25519.
         #[schema(value_type = Option<schema::HashFunction>)]
-        hash: Option<HashFunction>,
+        hash: Option<Word<HashFunction>>,
     },
 }
 
@@ -67,7 +90,7 @@ impl From<SignPayload> for Payload {
     fn from(payload: SignPayload) -> Self {
         match payload {
             SignPayload::Digest { digest } => Self::Digest(digest),
-            SignPayload::Message { message, hash } => Self::Message { message, hash },
+            SignPayload::Message { message, hash } => Self::Message { message, hash: hash.map(|Word(hash)| hash) },
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Reads what callers send, once, into types that are valid: the caller, the key id, the nonce, the
 //! page, the JSON body. Bad input ends here and reaches no handler.
 
+use std::sync::Arc;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
@@ -10,11 +12,13 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use strongroom_protocol::{KeyId, MAX_NONCE, Nonce};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use tracing::Span;
 use utoipa::IntoParams;
 
 use super::api::from_hex;
+use super::strict::Object;
 use super::{App, Context};
 use crate::auth::{Caller, Identities};
 use crate::problem::{Kind, Problem};
@@ -24,6 +28,15 @@ const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// Of a longer body, this much more is read and dropped, so that its sender gets to read the answer.
 const DISCARDED: usize = 1024 * 1024;
+
+/// Memory for callers' bodies, over all requests. What is in it is counted in bytes, because requests are
+/// of very different sizes: a few hundred of the largest would fill a small host.
+#[derive(Debug, Clone)]
+pub struct BodyRoom(Arc<Semaphore>);
+
+/// Bytes of bodies in memory at one time. Of a body's two megabytes of hex, the parsed request keeps one,
+/// and its frame to the enclave, for a moment, another: this is about what all of it takes together.
+const BODY_ROOM: usize = 256 * 1024 * 1024;
 
 /// Longest explanation of a caller's mistake, in characters: it may quote the caller.
 const MAX_DETAIL: usize = 300;
@@ -147,13 +160,20 @@ fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
 pub(super) struct UnreadBody {
     is_json: bool,
     body: Body,
+    room: BodyRoom,
+}
+
+/// What a body takes of [`BodyRoom`]; to be kept as long as what was read from it.
+#[derive(Debug)]
+pub(super) struct Taken {
+    _bytes: OwnedSemaphorePermit,
 }
 
 impl FromRequest<App> for UnreadBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
-        Ok(Self { is_json: is_json(request.headers()), body: request.into_body() })
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        Ok(Self { is_json: is_json(request.headers()), body: request.into_body(), room: app.body_room.clone() })
     }
 }
 
@@ -161,14 +181,14 @@ impl UnreadBody {
     /// Reads the body as a `T`.
     ///
     /// # Errors
-    /// The caller's: 400, 408, 413, 415 or 422.
-    pub(super) async fn json<T: DeserializeOwned>(self, context: &Context) -> Result<T, Problem> {
+    /// The caller's: 400, 408, 413, 415 or 422. All callers' together: 503, there is no room for the body.
+    pub(super) async fn json<T: DeserializeOwned>(self, context: &Context) -> Result<(T, Taken), Problem> {
         if !self.is_json {
             return Err(Kind::UnsupportedMediaType.into());
         }
-        let body =
-            timeout_at(context.deadline, read(self.body)).await.map_err(|_| Problem::from(Kind::RequestTimeout))?;
-        parse(&body?)
+        let reading = timeout_at(context.deadline, read(self.body, &self.room));
+        let (body, taken) = reading.await.map_err(|_| Problem::from(Kind::RequestTimeout))??;
+        Ok((parse(&body)?, taken))
     }
 }
 
@@ -178,14 +198,35 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("application/json")
 }
 
-async fn read(mut body: Body) -> Result<Vec<u8>, Problem> {
+impl Default for BodyRoom {
+    fn default() -> Self {
+        Self::of(BODY_ROOM)
+    }
+}
+
+impl BodyRoom {
+    /// Room for this many bytes.
+    pub(super) fn of(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes)))
+    }
+
+    /// Never waits: a caller who may come back is better off than one who holds half a body.
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let bytes = u32::try_from(bytes).map_err(|_| Kind::Overloaded)?;
+        Arc::clone(&self.0).try_acquire_many_owned(bytes).map_err(|_| Kind::Overloaded.into())
+    }
+}
+
+async fn read(mut body: Body, room: &BodyRoom) -> Result<(Vec<u8>, Taken), Problem> {
     let mut read = Vec::new();
+    let mut taken = room.take(0)?;
     let mut length = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::new(Kind::MalformedJson, "The body did not arrive whole."))?;
         let data: Bytes = frame.into_data().unwrap_or_default();
         length += data.len();
         if length <= MAX_BODY {
+            taken.merge(room.take(data.len())?);
             read.extend_from_slice(&data);
         } else if length > MAX_BODY + DISCARDED {
             break;
@@ -194,11 +235,11 @@ async fn read(mut body: Body) -> Result<Vec<u8>, Problem> {
     if length > MAX_BODY {
         return Err(Problem::new(Kind::BodyTooLarge, format!("The body is longer than {MAX_BODY} bytes.")));
     }
-    Ok(read)
+    Ok((read, Taken { _bytes: taken }))
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let outcome = serde_json::from_slice(body).map_err(|error| {
+    serde_json::from_slice(body).map(|Object(request)| request).map_err(|error| {
         let detail = shortened(&error.to_string());
         // A wrong field may stand before the place where the JSON breaks; broken JSON is the graver fault.
         match (error.classify(), serde_json::from_slice::<IgnoredAny>(body)) {
@@ -206,12 +247,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
             (Category::Data, Err(broken)) => Problem::new(Kind::MalformedJson, shortened(&broken.to_string())),
             (Category::Syntax | Category::Eof | Category::Io, _) => Problem::new(Kind::MalformedJson, detail),
         }
-    });
-    // serde also reads a struct from an array of its fields' values. This API does not.
-    if outcome.is_ok() && body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Problem::invalid("The body must be a JSON object."));
-    }
-    outcome
+    })
 }
 
 fn shortened(text: &str) -> String {

@@ -15,6 +15,7 @@ use tracing::{Span, info, warn};
 use super::api::{CreateKey, KeyPage, KeyView, SignReply, SignRequest};
 use super::extract::{KeyPath, PageParams, PageQuery, UnreadBody};
 use super::openapi::{CreateProblems, ListProblems, ShowProblems, SignProblems};
+use super::strict::{Object, Word};
 use super::{App, Context};
 use crate::auth::{Caller, Operation};
 use crate::enclave_client::CallError;
@@ -36,14 +37,14 @@ pub(super) async fn create(
     body: UnreadBody,
 ) -> Result<Response, Problem> {
     caller.authorize(Operation::Manage)?;
-    let CreateKey { key_id, algorithm, kms_key_arn, policy } = body.json(&context).await?;
+    let (CreateKey { key_id, algorithm, kms_key_arn, policy }, _room) = body.json(&context).await?;
     Span::current().record("key_id", key_id.as_str());
     caller.authorize_key(Operation::Manage, &key_id)?;
     if app.records.exists(&key_id).await? {
         return Err(Kind::KeyExists.into());
     }
-    let policy = policy.unwrap_or_default();
-    let generated = app.enclave.generate_key(key_id, algorithm, policy, kms_key_arn, context.deadline).await?;
+    let policy = policy.map(|Object(policy)| policy.0).unwrap_or_default();
+    let generated = app.enclave.generate_key(key_id, algorithm.0, policy, kms_key_arn, context.deadline).await?;
     let known = app.records.create(generated, context.deadline).await.inspect_err(|error| match error {
         StoreError::Exists => info!("the key was created by another request meanwhile; this one is dropped unused"),
         StoreError::TooLate => info!("the key came too late for its caller; it is dropped unused"),
@@ -107,11 +108,11 @@ pub(super) async fn sign(
     body: UnreadBody,
 ) -> Result<Json<SignReply>, Problem> {
     caller.authorize_key(Operation::Sign, &key_id)?;
-    let SignRequest { payload, scheme } = body.json(&context).await?;
-    let mut payloads = vec![Payload::from(payload)];
+    let (SignRequest { payload, scheme }, _room) = body.json(&context).await?;
+    let mut payloads = vec![Payload::from(payload.0)];
     let mut found = app.records.find(&key_id).await?;
     loop {
-        let scheme = admit(&found.record, scheme, &payloads)?;
+        let scheme = admit(&found.record, scheme.map(|Word(scheme)| scheme), &payloads)?;
         let presented = found.record.presented.clone();
         let outcome = app.enclave.sign(presented, scheme, &mut payloads, context.deadline).await;
         match settle(&app, found, outcome).await? {

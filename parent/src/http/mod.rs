@@ -10,6 +10,7 @@ mod openapi;
 mod probes;
 mod schema;
 mod server;
+mod strict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use crate::problem::{Kind, Problem};
 use crate::records::Records;
 pub(crate) use api::from_hex;
 pub use api::{Evidence, KeyView};
+pub use extract::BodyRoom;
 pub use server::serve;
 
 /// What the handlers work with.
@@ -51,6 +53,8 @@ pub struct Parts {
     pub credentials: CredentialFeed,
     /// From a request's head to its reply.
     pub request_timeout: Duration,
+    /// Memory for bodies.
+    pub body_room: BodyRoom,
     /// For `/readyz`.
     pub store_readiness: probes::StoreReadiness,
 }

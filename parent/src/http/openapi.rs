@@ -57,7 +57,8 @@ impl Modify for Bearer {
 /// What every call under `/v1` can have.
 const ANY: &[Kind] = &[Kind::Unauthorized, Kind::Forbidden, Kind::InvalidRequest, Kind::Internal];
 
-const BODY: &[Kind] = &[Kind::MalformedJson, Kind::RequestTimeout, Kind::BodyTooLarge, Kind::UnsupportedMediaType];
+const BODY: &[Kind] =
+    &[Kind::MalformedJson, Kind::RequestTimeout, Kind::BodyTooLarge, Kind::UnsupportedMediaType, Kind::Overloaded];
 
 const STORE: &[Kind] = &[Kind::StoreUnavailable, Kind::RecordDamaged];
 
@@ -102,7 +103,7 @@ problems_of_calls! {
     /// Of `POST /v1/keys`.
     CreateProblems = ANY, BODY, STORE, ENCLAVE, KMS, &[Kind::KeyExists];
     /// Of `GET /v1/keys`.
-    ListProblems = ANY, STORE;
+    ListProblems = ANY, &[Kind::StoreUnavailable];
     /// Of `GET /v1/keys/{key_id}`.
     ShowProblems = ANY, STORE, &[Kind::KeyNotFound];
     /// Of `POST /v1/keys/{key_id}/sign`.

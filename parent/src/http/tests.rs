@@ -12,7 +12,7 @@ use strongroom_protocol::{Address, Algorithm, HashFunction, Origin, Scheme};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::{App, Parts, StoreReadiness};
+use super::{App, BodyRoom, Parts, StoreReadiness};
 use crate::auth::{Identities, Identity, TokenHash};
 use crate::config::Limits;
 use crate::credentials::CredentialFeed;
@@ -30,6 +30,10 @@ struct Bench {
 
 impl Bench {
     async fn new(identities: Identities) -> Self {
+        Self::with_body_room(identities, BodyRoom::default()).await
+    }
+
+    async fn with_body_room(identities: Identities, body_room: BodyRoom) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let store = KeyStore::Directory(Directory::open(&folder.path().join("keys")).expect("opens"));
         let provider = SharedCredentialsProvider::new(Credentials::new("AKIA", "secret", None, None, "test"));
@@ -41,6 +45,7 @@ impl Bench {
             records: Records::new(store, &Limits::default()),
             credentials,
             request_timeout: Duration::from_millis(500),
+            body_room,
             store_readiness: StoreReadiness::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
@@ -164,6 +169,80 @@ async fn bad_input_gets_its_status() {
         let (status, slug) = bench.problem(request).await;
         assert_eq!((status, slug.as_str()), expected, "{name}");
     }
+}
+
+#[tokio::test]
+async fn every_request_has_one_form() {
+    let bench = Bench::new(Identities::AnyLocalCaller).await;
+    bench.store("a", |json| json);
+    let digest = "11".repeat(32);
+    let sign = |rest: &str| format!(r#"{{"payload":{{"type":"message","message":"00"}}{rest}}}"#);
+    let create = |rest: &str| format!(r#"{{"key_id":"b","algorithm":"ed25519"{rest}}}"#);
+    for (name, path, body) in [
+        ("request_as_an_array", "/v1/keys", r#"["b","ed25519",null,null]"#.to_owned()),
+        ("payload_as_an_array", "/v1/keys/a/sign", format!(r#"{{"payload":["digest","{digest}"]}}"#)),
+        ("payload_as_an_array_of_a_map", "/v1/keys/a/sign", r#"{"payload":["message",{"message":"00"}]}"#.to_owned()),
+        ("scheme_as_an_object", "/v1/keys/a/sign", sign(r#","scheme":{"ed25519":null}"#)),
+        (
+            "hash_as_an_object",
+            "/v1/keys/a/sign",
+            r#"{"payload":{"type":"message","message":"00","hash":{"sha256":null}}}"#.to_owned(),
+        ),
+        ("algorithm_as_an_object", "/v1/keys", r#"{"key_id":"b","algorithm":{"ed25519":null}}"#.to_owned()),
+        ("policy_as_an_array", "/v1/keys", create(r#","policy":[["message"],5]"#)),
+        ("payload_kind_as_an_object", "/v1/keys", create(r#","policy":{"payloads":[{"message":null}]}"#)),
+        ("payload_kind_twice", "/v1/keys", create(r#","policy":{"payloads":["message","message"]}"#)),
+        ("no_payload_kind", "/v1/keys", create(r#","policy":{"payloads":[]}"#)),
+        ("unknown_field_of_the_policy", "/v1/keys", create(r#","policy":{"payloads":["message"],"export":true}"#)),
+        ("duplicate_field_of_the_policy", "/v1/keys", create(r#","policy":{"payloads":["message"],"payloads":[]}"#)),
+    ] {
+        let answer = bench.problem(post(&bench, path, &body)).await;
+        assert_eq!(answer, (422, "invalid-request".to_owned()), "{name}");
+    }
+    // The forms that there are get as far as the enclave, which is away.
+    for (name, path, body) in [
+        ("sign", "/v1/keys/a/sign", sign(r#","scheme":"ed25519""#)),
+        ("null_is_absent", "/v1/keys/a/sign", sign(r#","scheme":null"#)),
+        ("policy", "/v1/keys", create(r#","policy":{"hold_seconds":5,"payloads":["message","digest"]}"#)),
+        ("null_policy", "/v1/keys", create(r#","policy":null"#)),
+    ] {
+        let answer = bench.problem(post(&bench, path, &body)).await;
+        assert_eq!(answer, (503, "enclave-unavailable".to_owned()), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_beyond_the_memory_for_them_are_refused_at_once() {
+    let bench = Bench::with_body_room(Identities::AnyLocalCaller, BodyRoom::of(100_000)).await;
+    let large = || post(&bench, "/v1/keys", &" ".repeat(60_000));
+    assert_eq!(bench.problem(large()).await, (400, "malformed-json".to_owned()));
+    // One that is held up on its way leaves no room for another.
+    let mut slow = tokio::net::TcpStream::connect(bench.address).await.expect("connected");
+    let head =
+        "POST /v1/keys HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 60001\r\n\r\n";
+    slow.write_all(format!("{head}{}", " ".repeat(60_000)).as_bytes()).await.expect("written");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let refused = large().send().await.expect("answered");
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(bench.problem(large()).await, (503, "overloaded".to_owned()));
+    // With its end, the room is there again.
+    let mut reply = vec![0; 4096];
+    let length = slow.read(&mut reply).await.expect("answered");
+    assert!(reply[..length].starts_with(b"HTTP/1.1 408 "));
+    assert_eq!(bench.problem(large()).await, (400, "malformed-json".to_owned()));
+}
+
+#[tokio::test]
+async fn a_damaged_record_costs_nobody_the_list() {
+    let bench = Bench::new(Identities::AnyLocalCaller).await;
+    bench.store("a", |json| json);
+    bench.store("b", |json| json.replace("version", "vers"));
+    bench.store("c", |json| json);
+    let page: Value =
+        bench.request(Method::GET, "/v1/keys").send().await.expect("answered").json().await.expect("JSON");
+    let ids: Vec<_> = page["keys"].as_array().expect("keys").iter().map(|key| key["key_id"].clone()).collect();
+    assert_eq!(ids, [json!("a"), json!("c")]);
+    assert_eq!(bench.problem(bench.request(Method::GET, "/v1/keys/b")).await, (502, "record-damaged".to_owned()));
 }
 
 #[tokio::test]
