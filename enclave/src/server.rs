@@ -135,12 +135,16 @@ impl Connection {
             let Some((RequestFrame { id, request }, length)) = request else { return Ok(()) };
             let place = admission.admit(&request, length);
             let admitted = place.is_some();
+            let takes_no_place = matches!(request, Request::Health);
             let pending = Pending(Some((id, replies.clone(), place)));
             let service = Arc::clone(&service);
-            if admitted {
-                tokio::spawn(pending.answer(async move { service.handle(request, peer).await }));
-            } else {
-                pending.answer(async { Err(ErrorCode::Busy) }).await;
+            let answer = async move { service.handle(request, peer).await };
+            // What is not counted is answered here, before the next request is read: a peer that does not
+            // read its replies must not pile them up.
+            match (admitted, takes_no_place) {
+                (true, false) => drop(tokio::spawn(pending.answer(answer))),
+                (true, true) => pending.answer(answer).await,
+                (false, _) => pending.answer(async { Err(ErrorCode::Busy) }).await,
             }
         }
     }
