@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -56,7 +56,8 @@ impl FromRequestParts<App> for Caller {
         if matches!(app.identities, Identities::AnyLocalCaller) {
             refuse_foreign_host(&parts.headers)?;
         }
-        let caller = app.identities.authenticate(parts.headers.get(header::AUTHORIZATION).map(|h| h.as_bytes()))?;
+        let authorization = single(&parts.headers, &header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let caller = app.identities.authenticate(authorization)?;
         Span::current().record("identity", caller.name());
         Ok(caller)
     }
@@ -66,7 +67,7 @@ impl FromRequestParts<App> for Caller {
 /// browser on this machine is not such a caller. Its requests carry the page's own host name, even
 /// where DNS makes that name point here (DNS rebinding).
 fn refuse_foreign_host(headers: &HeaderMap) -> Result<(), Problem> {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = single(headers, &header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
         _ => host,
@@ -78,6 +79,14 @@ fn refuse_foreign_host(headers: &HeaderMap) -> Result<(), Problem> {
     let detail =
         "Without identities, only requests to localhost, 127.0.0.1 or [::1] are served; this one names another host.";
     Err(Problem::new(Kind::Forbidden, detail))
+}
+
+/// The value of a header that may stand once (RFC 9110 section 5.3). Where it stands twice it has none: a
+/// proxy in front may have believed the other one.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_none() { first } else { None }
 }
 
 /// `{key_id}` of the path.
@@ -193,7 +202,7 @@ impl UnreadBody {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = single(headers, &header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default();
     essence.trim().eq_ignore_ascii_case("application/json")
 }
