@@ -248,10 +248,12 @@ async fn read(mut body: Body, room: &BodyRoom) -> Result<(Vec<u8>, Taken), Probl
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map(|Object(request)| request).map_err(|error| {
+    // RFC 8259 section 8.1. serde would notice only in a string that it reads.
+    let body = std::str::from_utf8(body).map_err(|_| Problem::new(Kind::MalformedJson, "The body is not UTF-8."))?;
+    serde_json::from_str(body).map(|Object(request)| request).map_err(|error| {
         let detail = shortened(&error.to_string());
         // A wrong field may stand before the place where the JSON breaks; broken JSON is the graver fault.
-        match (error.classify(), serde_json::from_slice::<IgnoredAny>(body)) {
+        match (error.classify(), serde_json::from_str::<IgnoredAny>(body)) {
             (Category::Data, Ok(IgnoredAny)) => Problem::invalid(detail),
             (Category::Data, Err(broken)) => Problem::new(Kind::MalformedJson, shortened(&broken.to_string())),
             (Category::Syntax | Category::Eof | Category::Io, _) => Problem::new(Kind::MalformedJson, detail),
