@@ -53,10 +53,13 @@ impl Directory {
 
     pub(super) async fn is_current(&self, key_id: &KeyId, revision: Revision) -> Result<bool, StoreError> {
         let key_id = key_id.clone();
-        match self.blocking(move |folder| std::fs::metadata(path(folder, &key_id))).await? {
-            Ok(metadata) => Ok(Revision::of(&metadata) == revision),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(unavailable(&error)),
+        let look = move |folder: &Path| {
+            let found = std::fs::metadata(path(folder, &key_id)).map_err(|error| failed(folder, &error));
+            found.map(|metadata| Revision::of(&metadata) == revision)
+        };
+        match self.blocking(look).await? {
+            Err(StoreError::NotFound) => Ok(false),
+            looked => looked,
         }
     }
 
@@ -140,9 +143,7 @@ fn read_file(folder: &Path, key_id: &KeyId) -> Result<Fetched, StoreError> {
         file.take(MAX_STORED as u64 + 1).read_to_end(&mut bytes)?;
         Ok((bytes, revision))
     };
-    let (bytes, revision) = contents().map_err(|error| {
-        if error.kind() == io::ErrorKind::NotFound { StoreError::NotFound } else { unavailable(&error) }
-    })?;
+    let (bytes, revision) = contents().map_err(|error| failed(folder, &error))?;
     Ok(Fetched { stored: read(key_id, &bytes)?, revision: Some(revision) })
 }
 
@@ -166,6 +167,11 @@ fn names(folder: &Path) -> io::Result<Vec<KeyId>> {
 
 fn path(folder: &Path, key_id: &KeyId) -> PathBuf {
     folder.join(format!("{key_id}{SUFFIX}"))
+}
+
+/// A file that is missing in the folder is no key. If the folder itself is missing, nothing is known of keys.
+fn failed(folder: &Path, error: &io::Error) -> StoreError {
+    if error.kind() == io::ErrorKind::NotFound && folder.is_dir() { StoreError::NotFound } else { unavailable(error) }
 }
 
 fn unavailable(error: &io::Error) -> StoreError {
