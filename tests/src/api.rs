@@ -3,7 +3,7 @@
 use std::io;
 
 use reqwest::header::HeaderMap;
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
 /// A caller.
@@ -62,22 +62,34 @@ impl Api {
         self.post(&format!("/v1/keys/{key_id}/sign"), body).await
     }
 
+    /// A request that is still to be completed: other headers, another body.
+    #[must_use]
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
     async fn call(&self, method: Method, path: &str, body: Option<Value>) -> io::Result<Reply> {
-        let mut request = self.http.request(method, format!("{}{path}", self.url));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        if let Some(body) = &body {
-            request = request.json(body);
-        }
-        let response = request.send().await.map_err(io::Error::other)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.map_err(io::Error::other)?;
-        Ok(Reply { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
+        let request = self.request(method, path);
+        Reply::to(if let Some(body) = &body { request.json(body) } else { request }).await
     }
 }
 
 impl Reply {
+    /// Sends `request` and reads what comes back.
+    ///
+    /// # Errors
+    /// There was no reply.
+    pub async fn to(request: RequestBuilder) -> io::Result<Self> {
+        let response = request.send().await.map_err(io::Error::other)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.bytes().await.map_err(io::Error::other)?;
+        Ok(Self { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
+    }
+
     /// The problem's slug: what follows `urn:strongroom:problem:`; empty if it is none.
     #[must_use]
     pub fn problem(&self) -> &str {

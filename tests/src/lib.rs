@@ -5,4 +5,5 @@ pub mod demo;
 pub mod mock_kms;
 pub mod mock_nsm;
 pub mod pki;
+pub mod python;
 pub mod stack;

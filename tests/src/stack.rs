@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -36,6 +36,9 @@ pub const SECRET_ACCESS_KEY: &str = "dev-only/0qPc7Wn3sYb5Xk1mZ8vR2tLu6Hj4Gf9D";
 /// The image label of the dev enclave, from which its PCR0-2 follow.
 pub const IMAGE: &str = "strongroom-dev";
 
+/// The parent's configuration in a stack's folder.
+pub const CONFIG_FILE: &str = "strongroom.toml";
+
 /// From starting a process to its first sign of life.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -62,6 +65,10 @@ pub struct Plan {
     pub parent_toml: String,
     /// Environment of the parent beside its AWS credentials. Wins over those.
     pub parent_environment: Vec<(String, String)>,
+    /// The enclave's socket.
+    pub enclave_address: String,
+    /// The socket of the enclave's way to KMS.
+    pub kms_proxy_address: String,
     /// Arguments of the enclave beside the usual ones.
     pub enclave_arguments: Vec<String>,
     /// How much everybody logs.
@@ -83,6 +90,8 @@ impl Plan {
             store: "type = \"directory\"\npath = \"keys\"\n".to_owned(),
             parent_toml: String::new(),
             parent_environment: Vec::new(),
+            enclave_address: "unix:enclave.sock".to_owned(),
+            kms_proxy_address: "unix:kms-proxy.sock".to_owned(),
             enclave_arguments: Vec::new(),
             log_level: "info".to_owned(),
         }
@@ -105,15 +114,13 @@ impl Plan {
     pub async fn start_unready(mut self) -> io::Result<Stack> {
         fs::create_dir_all(self.directory.join("keys"))?;
         self.directory = self.directory.canonicalize()?;
-        if self.listen.port() == 0 {
-            self.listen.set_port(TcpListener::bind(self.listen)?.local_addr()?.port());
-        }
+        self.listen = free_address(self.listen)?;
         let (kms, endpoint) = self.start_kms(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let control = Control::new(endpoint.control);
         let kms_key = self.configure(&control).await?;
-        fs::write(self.directory.join("strongroom.toml"), self.strongroom_toml(endpoint.kms))?;
+        fs::write(self.directory.join(CONFIG_FILE), self.strongroom_toml(endpoint.kms))?;
         let enclave = self.start_enclave().await?;
-        let parent = self.start_parent()?;
+        let parent = self.start_parent("parent", CONFIG_FILE)?;
         Ok(Stack { url: format!("http://{}", self.listen), plan: self, control, endpoint, kms_key, kms, enclave, parent })
     }
 
@@ -157,12 +164,16 @@ impl Plan {
     /// What an operator would write. Paths are relative to the folder, in which the parent runs, so that
     /// socket paths stay short.
     fn strongroom_toml(&self, kms: SocketAddr) -> String {
-        let (listen, store, rest) = (self.listen, &self.store, &self.parent_toml);
+        let proxy = &self.kms_proxy_address;
+        format!("{}[kms_proxy]\nlisten = \"{proxy}\"\nremote = \"{kms}\"\n", self.toml_without_proxy(self.listen))
+    }
+
+    fn toml_without_proxy(&self, listen: SocketAddr) -> String {
+        let (enclave, store, rest) = (&self.enclave_address, &self.store, &self.parent_toml);
         format!(
             "listen = \"{listen}\"\n\n\
-             [enclave]\naddress = \"unix:enclave.sock\"\nconfiguration = \"enclave.json\"\n\n\
-             [kms_proxy]\nlisten = \"unix:kms-proxy.sock\"\nremote = \"{kms}\"\n\n\
-             [store]\n{store}\n{rest}"
+             [enclave]\naddress = \"{enclave}\"\nconfiguration = \"enclave.json\"\n\n\
+             [store]\n{store}\n{rest}\n"
         )
     }
 
@@ -183,7 +194,7 @@ impl Plan {
     async fn start_enclave(&self) -> io::Result<Process> {
         let mut command = self.command("dev-enclave");
         command
-            .args(["--listen", "unix:enclave.sock", "--kms-proxy", "unix:kms-proxy.sock"])
+            .args(["--listen", &self.enclave_address, "--kms-proxy", &self.kms_proxy_address])
             .args(["--nsm-dir", "nsm", "--image", &self.image, "--log-level", &self.log_level])
             .args(&self.enclave_arguments);
         if self.debug_mode {
@@ -196,16 +207,16 @@ impl Plan {
         Ok(process)
     }
 
-    fn start_parent(&self) -> io::Result<Process> {
+    fn start_parent(&self, name: &'static str, config: &str) -> io::Result<Process> {
         let mut command = self.command("strongroom");
         command
-            .args(["serve", "--config", "strongroom.toml"])
+            .args(["serve", "--config", config])
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
             .env("AWS_REGION", REGION)
             .env("RUST_LOG", &self.log_level)
             .envs(self.parent_environment.iter().map(|(name, value)| (name, value)));
-        Process::start("parent", &mut command, &self.directory)
+        Process::start(name, &mut command, &self.directory)
     }
 
     /// A command without the AWS settings of whoever runs this.
@@ -260,22 +271,7 @@ impl Stack {
     /// # Errors
     /// It is not, in a minute, or a process ended meanwhile.
     pub async fn wait_ready(&self) -> io::Result<()> {
-        let readyz = format!("{}/readyz", self.url);
-        let started = Instant::now();
-        loop {
-            let answer = reqwest::get(&readyz).await;
-            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
-                return Ok(());
-            }
-            if started.elapsed() > START_TIMEOUT {
-                let reasons = match answer {
-                    Ok(answer) => answer.text().await.unwrap_or_default(),
-                    Err(error) => error.to_string(),
-                };
-                return Err(io::Error::other(format!("not ready: {reasons}\n{}", self.parent.log_end())));
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
+        wait_ready(&self.url, &self.parent).await
     }
 
     /// Kills the enclave (SIGKILL) and boots another; its image is the plan's.
@@ -294,8 +290,29 @@ impl Stack {
     /// It does not start.
     pub async fn restart_parent(&mut self) -> io::Result<()> {
         self.parent.kill().await?;
-        self.parent = self.plan.start_parent()?;
+        self.parent = self.plan.start_parent("parent", CONFIG_FILE)?;
         Ok(())
+    }
+
+    /// Starts a second parent on the same enclave and the same store, and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not start or is not ready in time.
+    pub async fn start_another_parent(&self) -> io::Result<AnotherParent> {
+        let listen = free_address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        fs::write(self.directory().join("another.toml"), self.plan.toml_without_proxy(listen))?;
+        let process = self.plan.start_parent("another-parent", "another.toml")?;
+        let url = format!("http://{listen}");
+        wait_ready(&url, &process).await?;
+        Ok(AnotherParent { url, _process: process })
+    }
+
+    /// Ends the parent by SIGTERM; how it ended.
+    ///
+    /// # Errors
+    /// It cannot be waited for, or did not end by itself.
+    pub async fn stop_parent(&mut self) -> io::Result<ExitStatus> {
+        self.parent.terminate().await?.ok_or_else(|| io::Error::other("the parent did not end"))
     }
 
     /// Kills mock-kms (SIGKILL) and starts another at the same address.
@@ -322,7 +339,7 @@ impl Stack {
     pub async fn stop(mut self) -> io::Result<()> {
         self.parent.terminate().await?;
         self.enclave.terminate().await?;
-        self.kms.terminate().await
+        self.kms.terminate().await.map(|_| ())
     }
 
     /// Returns when one of the three has ended by itself, with its name.
@@ -333,6 +350,40 @@ impl Stack {
             _ = self.parent.child.wait() => "parent",
         }
     }
+}
+
+/// A second parent. Dropped, it is killed.
+#[derive(Debug)]
+pub struct AnotherParent {
+    /// Its URL.
+    pub url: String,
+    _process: Process,
+}
+
+async fn wait_ready(url: &str, parent: &Process) -> io::Result<()> {
+    let readyz = format!("{url}/readyz");
+    let started = Instant::now();
+    loop {
+        let answer = reqwest::get(&readyz).await;
+        if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+            return Ok(());
+        }
+        if started.elapsed() > START_TIMEOUT {
+            let reasons = match answer {
+                Ok(answer) => answer.text().await.unwrap_or_default(),
+                Err(error) => error.to_string(),
+            };
+            return Err(io::Error::other(format!("not ready: {reasons}\n{}", parent.log_end())));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// `listen` itself, or with a free port if it names none.
+fn free_address(listen: SocketAddr) -> io::Result<SocketAddr> {
+    let bound = TcpListener::bind(listen)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}")))?;
+    bound.local_addr()
 }
 
 /// A child with a log file and a pid file named after it.
@@ -377,16 +428,21 @@ impl Process {
         self.child.kill().await
     }
 
-    async fn terminate(&mut self) -> io::Result<()> {
+    /// Its status, unless it had to be killed.
+    async fn terminate(&mut self) -> io::Result<Option<ExitStatus>> {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(id) = id {
             kill_process(id, Signal::TERM)?;
         }
-        if timeout(Duration::from_secs(30), self.child.wait()).await.is_err() {
-            self.kill().await?;
-        }
+        let status = match timeout(Duration::from_secs(30), self.child.wait()).await {
+            Ok(status) => Some(status?),
+            Err(_) => {
+                self.kill().await?;
+                None
+            }
+        };
         let _ = fs::remove_file(self.directory.join(format!("{}.pid", self.name)));
-        Ok(())
+        Ok(status)
     }
 
     fn log_end(&self) -> String {
