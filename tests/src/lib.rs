@@ -2,6 +2,8 @@
 
 pub mod api;
 pub mod demo;
+pub mod frames;
+pub mod mock_imds;
 pub mod mock_kms;
 pub mod mock_nsm;
 pub mod pki;

@@ -274,6 +274,16 @@ impl Stack {
         wait_ready(&self.url, &self.parent).await
     }
 
+    /// Writes the configuration anew from the plan and admits it, and nothing else, to the KMS key. An
+    /// enclave takes it only at its next boot, a parent at its next start.
+    ///
+    /// # Errors
+    /// The files cannot be written, or mock-kms is away.
+    pub async fn reconfigure(&mut self) -> io::Result<()> {
+        self.kms_key = self.plan.configure(&self.control).await?;
+        Ok(())
+    }
+
     /// Kills the enclave (SIGKILL) and boots another; its image is the plan's.
     ///
     /// # Errors
