@@ -40,7 +40,7 @@ test: build $(PYTHON)/installed
 lint: $(TOOLS)/bin/cargo-deny
 	cargo fmt --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
-	$(TOOLS)/bin/cargo-deny --locked --offline check bans licenses sources
+	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
 
 $(PYTHON)/installed: tests/requirements.txt
 	tests/install-python $(PYTHON) tests/requirements.txt
