@@ -352,6 +352,18 @@ impl Stack {
         self.kms.terminate().await.map(|_| ())
     }
 
+    /// Starts again what [`Stack::ended`] named.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn revive(&mut self, name: &str) -> io::Result<()> {
+        match name {
+            "mock-kms" => self.restart_kms().await,
+            "enclave" => self.restart_enclave().await,
+            _ => self.restart_parent().await,
+        }
+    }
+
     /// Returns when one of the three has ended by itself, with its name.
     pub async fn ended(&mut self) -> &'static str {
         tokio::select! {
@@ -435,7 +447,10 @@ impl Process {
     }
 
     async fn kill(&mut self) -> io::Result<()> {
-        self.child.kill().await
+        match self.child.try_wait()? {
+            Some(_) => Ok(()),
+            None => self.child.kill().await,
+        }
     }
 
     /// Its status, unless it had to be killed.

@@ -6,11 +6,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use strongroom_tests::demo;
 use strongroom_tests::stack::Plan;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+/// Before a process that has ended is started again.
+const REVIVAL: Duration = Duration::from_millis(500);
 
 /// The appliance on one machine, with a mock NSM and a mock KMS
 #[derive(Parser)]
@@ -62,10 +67,17 @@ async fn develop(listen: SocketAddr, directory: PathBuf) -> io::Result<()> {
     };
     println!("keys and logs in {}", stack.directory().display());
     println!("ready {}", stack.url);
-    tokio::select! {
-        name = stack.ended() => return Err(io::Error::other(format!("{name} has ended; see {name}.log"))),
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    loop {
+        tokio::select! {
+            // As nitro-cli's and systemd's restarts do on a host: whoever is killed comes back.
+            name = stack.ended() => {
+                println!("{name} has ended (see {name}.log); starting it again");
+                sleep(REVIVAL).await;
+                stack.revive(name).await?;
+            }
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+        }
     }
     println!("stopping");
     stack.stop().await
