@@ -224,7 +224,7 @@ async fn a_public_key_or_user_data_smuggled_into_a_request_ends_the_connection()
     it.create("a").await;
     let nonce = ("nonce", Value::Bytes(b"nonce".to_vec()));
     let mut honest = it.enclave().await;
-    honest.send_item(&attest_item(&[nonce.clone()])).await.expect("sent");
+    honest.send_item(&attest_item(std::slice::from_ref(&nonce))).await.expect("sent");
     assert!(matches!(honest.reply().await.expect("a frame").expect("open").result, Ok(Response::Document(_))));
 
     for field in ["public_key", "user_data"] {
