@@ -61,8 +61,7 @@ impl Demo {
 
     async fn show_creation(&self) -> io::Result<()> {
         heading("Two keys are created", "inside the enclave; the parent stores ciphertext");
-        for (key_id, algorithm, chain) in
-            [("demo-evm", "secp256k1", "ethereum"), ("demo-solana", "ed25519", "solana")]
+        for (key_id, algorithm, chain) in [("demo-evm", "secp256k1", "ethereum"), ("demo-solana", "ed25519", "solana")]
         {
             let policy = json!({ "payloads": ["message", "digest"], "hold_seconds": 0 });
             let body = json!({ "key_id": key_id, "algorithm": algorithm, "policy": policy });

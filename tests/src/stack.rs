@@ -121,7 +121,16 @@ impl Plan {
         fs::write(self.directory.join(CONFIG_FILE), self.strongroom_toml(endpoint.kms))?;
         let enclave = self.start_enclave().await?;
         let parent = self.start_parent("parent", CONFIG_FILE)?;
-        Ok(Stack { url: format!("http://{}", self.listen), plan: self, control, endpoint, kms_key, kms, enclave, parent })
+        Ok(Stack {
+            url: format!("http://{}", self.listen),
+            plan: self,
+            control,
+            endpoint,
+            kms_key,
+            kms,
+            enclave,
+            parent,
+        })
     }
 
     /// Makes the KMS key of a new folder, writes the configuration that names it and admits both.
@@ -154,8 +163,7 @@ impl Plan {
         fs::write(self.directory.join("pcrs.json"), serde_json::to_vec_pretty(&registers)?)?;
 
         let admitted_pcr0 = self.admitted_image.as_deref().map_or(pcrs[0], |image| image_pcrs(image)[0]);
-        let admitted =
-            Admitted::new(admitted_pcr0, self.admitted_pcr16.unwrap_or(pcr16)).map_err(io::Error::other)?;
+        let admitted = Admitted::new(admitted_pcr0, self.admitted_pcr16.unwrap_or(pcr16)).map_err(io::Error::other)?;
         let policy = dedicated_key_policy(ADMINISTRATOR_ARN, PARENT_ARN, &[admitted]);
         control.put_policy(&kms_key, &policy).await.map_err(io::Error::other)?;
         Ok(kms_key)

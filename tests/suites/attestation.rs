@@ -1,8 +1,6 @@
 //! The document verifier against real documents, the mock's documents, and chains that are broken in
 //! one place each.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test fails loudly")]
-
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,9 +1,25 @@
 //! The suites: one binary, one module per promise.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails loudly"
+)]
+
 mod attestation;
+mod canary;
+mod frames;
 mod hostile_parent;
+mod independent;
 mod kms_calls;
 mod kms_says_no;
+mod lifecycle;
 mod mock_kms;
 mod mock_nsm;
+mod rest;
 mod scene;
+mod shared;
+mod stores;
+mod walls;

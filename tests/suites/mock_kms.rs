@@ -1,8 +1,6 @@
 //! mock-kms, driven as a process by a plain `aws-sdk-kms` client over real sockets: it does what KMS
 //! does and refuses as KMS refuses.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails loudly")]
-
 mod attested;
 mod envelope;
 mod faults;

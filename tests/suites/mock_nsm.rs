@@ -1,7 +1,5 @@
 //! The mock NSM behaves like the device: registers, locks, error codes, limits, documents.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails loudly")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,0 +1,93 @@
+//! `/openapi.json`: valid by its standard, every documented call answers, and replies have the documented
+//! status, media type and form. Judged in Python (`tests/check_openapi.py`).
+
+use serde_json::{Value, json};
+use strongroom_tests::api::Reply;
+use strongroom_tests::python;
+
+use super::{OPEN, assert_ok, header, with_key};
+
+async fn complaints(document: &Value, replies: &[Value]) -> String {
+    let input = json!({ "document": document, "replies": replies });
+    python::run("check_openapi.py", &input.to_string()).await.expect("the script runs")
+}
+
+/// A reply as the script takes it.
+fn judged(method: &str, path: &str, reply: &Reply) -> Value {
+    let media_type = header(reply, "content-type").split(';').next().unwrap_or_default();
+    json!({
+        "method": method, "path": path, "status": reply.status.as_u16(), "media_type": media_type, "body": reply.body,
+    })
+}
+
+#[tokio::test]
+async fn every_documented_call_answers_in_the_documented_form() {
+    let (_scene, api) = OPEN.enter().await;
+    with_key(&api, "contract", "secp256k1").await;
+    with_key(&api, "contract-2", "ed25519").await;
+    let contract = api.get("/openapi.json").await.expect("a reply");
+    assert_ok("openapi.json", &contract);
+    let document = contract.body.clone();
+
+    let mut replies = vec![judged("get", "/openapi.json", &contract)];
+    for (documented, path) in [
+        ("/healthz", "/healthz"),
+        ("/readyz", "/readyz"),
+        ("/v1/keys", "/v1/keys"),
+        ("/v1/keys", "/v1/keys?limit=1"),
+        ("/v1/keys", "/v1/keys?limit=0"),
+        ("/v1/keys/{key_id}", "/v1/keys/contract"),
+        ("/v1/keys/{key_id}", "/v1/keys/contract-2"),
+        ("/v1/keys/{key_id}", "/v1/keys/unknown"),
+        ("/v1/keys/{key_id}", "/v1/keys/..a"),
+        ("/v1/attestation", "/v1/attestation?nonce=0x00"),
+        ("/v1/attestation", "/v1/attestation"),
+        ("/v1/keys/{key_id}/attestation", "/v1/keys/contract/attestation?nonce=0x00"),
+        ("/v1/keys/{key_id}/attestation", "/v1/keys/unknown/attestation?nonce=0x00"),
+    ] {
+        replies.push(judged("get", documented, &api.get(path).await.expect("a reply")));
+    }
+    for body in [
+        json!({ "key_id": "contract-3", "algorithm": "ed25519" }),
+        json!({ "key_id": "contract", "algorithm": "ed25519" }),
+        json!({ "key_id": "contract-4" }),
+    ] {
+        replies.push(judged("post", "/v1/keys", &api.post("/v1/keys", body).await.expect("a reply")));
+    }
+    let message = json!({ "type": "message", "message": "00", "hash": "sha256" });
+    for (key_id, scheme) in
+        [("contract", "ecdsa"), ("contract", "bip340"), ("contract-2", "ecdsa"), ("unknown", "ecdsa")]
+    {
+        let reply = api.sign(key_id, json!({ "payload": message, "scheme": scheme })).await.expect("a reply");
+        replies.push(judged("post", "/v1/keys/{key_id}/sign", &reply));
+    }
+    assert_eq!(complaints(&document, &replies).await, "");
+
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for method in item.as_object().expect("operations").keys() {
+            let called = replies.iter().any(|reply| reply["path"] == *path && reply["method"] == *method);
+            assert!(called, "no call here was {method} {path}");
+        }
+    }
+}
+
+/// The control: the script complains.
+#[tokio::test]
+async fn what_is_not_documented_is_complained_about() {
+    let (_scene, api) = OPEN.enter().await;
+    let document = api.get("/openapi.json").await.expect("a reply").body;
+    let mut alive = json!({
+        "method": "get", "path": "/healthz", "status": 200, "media_type": "application/json", "body": { "status": "alive" },
+    });
+    assert_eq!(complaints(&document, &[alive.clone()]).await, "");
+    for (field, value) in
+        [("body", json!({})), ("status", json!(418)), ("path", json!("/metrics")), ("media_type", json!("text/html"))]
+    {
+        let genuine = std::mem::replace(&mut alive[field], value);
+        assert!(!complaints(&document, &[alive.clone()]).await.is_empty(), "{field}");
+        alive[field] = genuine;
+    }
+    let mut broken = document;
+    broken["paths"]["/healthz"]["get"]["responses"] = json!([]);
+    assert!(complaints(&broken, &[]).await.contains("not OpenAPI 3.1"));
+}

@@ -1,0 +1,250 @@
+//! A stack on each of the three stores, with somebody's hands inside the store, and a way to take it
+//! away. DynamoDB and Secrets Manager are moto's.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Weak};
+
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use serde_json::Value;
+use strongroom_tests::python;
+use strongroom_tests::stack::{Plan, REGION};
+use tokio::net::TcpStream;
+use tokio::sync::{Mutex, watch};
+
+use crate::scene::{Scene, eventually};
+
+/// A stack and the inside of its store.
+pub(crate) struct Place {
+    pub(crate) scene: Scene,
+    inside: Inside,
+}
+
+enum Inside {
+    Folder(PathBuf),
+    Table { client: aws_sdk_dynamodb::Client, name: &'static str, gate: Gate, _moto: Arc<Moto> },
+    Secrets { client: aws_sdk_secretsmanager::Client, prefix: &'static str, gate: Gate, _moto: Arc<Moto> },
+}
+
+impl Place {
+    /// On a folder; there is nothing to name.
+    pub(crate) async fn directory(_name: &'static str) -> Self {
+        Self::directory_planned(|_| {}).await
+    }
+
+    pub(crate) async fn directory_planned(change: impl FnOnce(&mut Plan)) -> Self {
+        let scene = Scene::planned(change).await;
+        let folder = scene.stack.directory().join("keys");
+        Self { scene, inside: Inside::Folder(folder) }
+    }
+
+    /// On a new table of this name.
+    pub(crate) async fn dynamodb(name: &'static str) -> Self {
+        Self::dynamodb_planned(name, |_| {}).await
+    }
+
+    pub(crate) async fn dynamodb_planned(name: &'static str, change: impl FnOnce(&mut Plan)) -> Self {
+        let moto = Moto::running().await;
+        let client = moto.dynamodb();
+        create_table(&client, name).await;
+        let gate = Gate::open(moto.address).await;
+        let scene = Scene::planned(|plan| {
+            use_aws(plan, &format!("type = \"dynamodb\"\ntable = \"{name}\""), &gate);
+            change(plan);
+        })
+        .await;
+        Self { scene, inside: Inside::Table { client, name, gate, _moto: moto } }
+    }
+
+    /// On secrets under this prefix.
+    pub(crate) async fn secrets_manager(prefix: &'static str) -> Self {
+        let moto = Moto::running().await;
+        let gate = Gate::open(moto.address).await;
+        let store = format!("type = \"secrets_manager\"\nprefix = \"{prefix}/\"");
+        let scene = Scene::planned(|plan| use_aws(plan, &store, &gate)).await;
+        Self { scene, inside: Inside::Secrets { client: moto.secrets_manager(), prefix, gate, _moto: moto } }
+    }
+
+    /// What is stored under a key's name.
+    pub(crate) async fn read(&self, key_id: &str) -> String {
+        match &self.inside {
+            Inside::Folder(folder) => std::fs::read_to_string(folder.join(format!("{key_id}.json"))).expect("a file"),
+            Inside::Table { client, name, .. } => {
+                let get = client.get_item().table_name(*name).key("key_id", AttributeValue::S(key_id.to_owned()));
+                let item = get.send().await.expect("a reply").item.expect("an item");
+                item["record"].as_s().expect("text").clone()
+            }
+            Inside::Secrets { client, prefix, .. } => {
+                let get = client.get_secret_value().secret_id(format!("{prefix}/{key_id}"));
+                get.send().await.expect("a reply").secret_string.expect("text")
+            }
+        }
+    }
+
+    /// Stores this in place of what is stored under a key's name.
+    pub(crate) async fn write(&self, key_id: &str, text: &str) {
+        match &self.inside {
+            Inside::Folder(folder) => std::fs::write(folder.join(format!("{key_id}.json")), text).expect("written"),
+            Inside::Table { client, name, .. } => {
+                let put = client
+                    .put_item()
+                    .table_name(*name)
+                    .item("key_id", AttributeValue::S(key_id.to_owned()))
+                    .item("record", AttributeValue::S(text.to_owned()));
+                put.send().await.expect("written");
+            }
+            Inside::Secrets { client, prefix, .. } => {
+                let put = client.put_secret_value().secret_id(format!("{prefix}/{key_id}")).secret_string(text);
+                put.send().await.expect("written");
+            }
+        }
+    }
+
+    /// Changes a stored record and returns what it was.
+    pub(crate) async fn tamper(&self, key_id: &str, change: impl FnOnce(&mut Value)) -> String {
+        let original = self.read(key_id).await;
+        let mut record: Value = serde_json::from_str(&original).expect("JSON");
+        change(&mut record);
+        self.write(key_id, &record.to_string()).await;
+        original
+    }
+
+    pub(crate) fn take_away(&self) {
+        match &self.inside {
+            Inside::Folder(folder) => std::fs::rename(folder, folder.with_extension("away")).expect("moved"),
+            Inside::Table { gate, .. } | Inside::Secrets { gate, .. } => gate.set_open(false),
+        }
+    }
+
+    pub(crate) fn bring_back(&self) {
+        match &self.inside {
+            Inside::Folder(folder) => std::fs::rename(folder.with_extension("away"), folder).expect("moved"),
+            Inside::Table { gate, .. } | Inside::Secrets { gate, .. } => gate.set_open(true),
+        }
+    }
+}
+
+fn use_aws(plan: &mut Plan, store: &str, gate: &Gate) {
+    store.clone_into(&mut plan.store);
+    plan.store.push('\n');
+    let url = format!("http://{}", gate.address);
+    for service in ["DYNAMODB", "SECRETS_MANAGER"] {
+        plan.parent_environment.push((format!("AWS_ENDPOINT_URL_{service}"), url.clone()));
+    }
+}
+
+/// As an operator creates it: a partition key and nothing else.
+async fn create_table(client: &aws_sdk_dynamodb::Client, name: &str) {
+    let key = AttributeDefinition::builder().attribute_name("key_id").attribute_type(ScalarAttributeType::S);
+    let schema = KeySchemaElement::builder().attribute_name("key_id").key_type(KeyType::Hash);
+    let create = client
+        .create_table()
+        .table_name(name)
+        .attribute_definitions(key.build().expect("complete"))
+        .key_schema(schema.build().expect("complete"))
+        .billing_mode(BillingMode::PayPerRequest);
+    create.send().await.expect("a table");
+}
+
+/// One moto server for all tests that run at a time; its state is theirs together.
+struct Moto {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Moto {
+    async fn running() -> Arc<Self> {
+        static RUNNING: Mutex<Weak<Moto>> = Mutex::const_new(Weak::new());
+        let mut running = RUNNING.lock().await;
+        if let Some(moto) = running.upgrade() {
+            return moto;
+        }
+        let moto = Arc::new(Self::start().await);
+        *running = Arc::downgrade(&moto);
+        moto
+    }
+
+    async fn start() -> Self {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        let address = free.expect("a free port");
+        let process = Command::new(python::program("moto_server"))
+            .args(["-H", "127.0.0.1", "-p", &address.port().to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("moto_server; `make test` installs it");
+        let moto = Self { process, address };
+        eventually("moto listens", async || TcpStream::connect(address).await.is_ok()).await;
+        moto
+    }
+
+    fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .credentials_provider(credentials())
+            .endpoint_url(format!("http://{}", self.address));
+        aws_sdk_dynamodb::Client::from_conf(config.build())
+    }
+
+    fn secrets_manager(&self) -> aws_sdk_secretsmanager::Client {
+        let config = aws_sdk_secretsmanager::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .credentials_provider(credentials())
+            .endpoint_url(format!("http://{}", self.address));
+        aws_sdk_secretsmanager::Client::from_conf(config.build())
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn credentials() -> Credentials {
+    Credentials::new("AKIATESTTESTTESTTEST", "of-no-account", None, None, "test")
+}
+
+/// A way to a server that can be shut. Moto forgets everything when it ends, so it is not moto that goes.
+struct Gate {
+    address: SocketAddr,
+    open: watch::Sender<bool>,
+}
+
+impl Gate {
+    async fn open(server: SocketAddr) -> Self {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let open = watch::Sender::new(true);
+        let opened = open.subscribe();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(client, server, opened.clone()));
+            }
+        });
+        Self { address, open }
+    }
+
+    fn set_open(&self, open: bool) {
+        self.open.send_replace(open);
+    }
+}
+
+async fn pass(mut client: TcpStream, server: SocketAddr, mut open: watch::Receiver<bool>) {
+    if !*open.borrow() {
+        return;
+    }
+    let Ok(mut server) = TcpStream::connect(server).await else { return };
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+        _ = open.wait_for(|open| !*open) => {}
+    }
+}
