@@ -63,7 +63,6 @@ impl Api {
     }
 
     /// A request that is still to be completed: other headers, another body.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
         match &self.token {
