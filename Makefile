@@ -1,7 +1,7 @@
 # strongroom. The two commands: make demo, make test.
 #
-# Everything is built once, in the release profile (thin LTO), and lands in target/; what the suites need
-# besides (Python packages, cargo-deny) is installed there too.
+# Everything is built once, in the release profile (thin LTO), and lands in target/; what the suites and lint
+# need besides (Python packages, cargo-deny) is installed there too.
 
 SHELL := /bin/sh
 BIN := target/release

@@ -1,5 +1,4 @@
-//! The Nitro Secure Module: measuring the configuration, the three kinds of attestation document, and
-//! entropy. One thread owns the device; it serves one request at a time, so it is never on the
+//! The Nitro Secure Module: measuring the configuration, the kinds of attestation document, and entropy. One thread owns the device; it serves one request at a time, so it is never on the
 //! executor and never in the path of a signature.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -134,13 +133,13 @@ impl Nsm {
         if payload.pcr(16) == Some(&measurement.pcr16) { Ok(()) } else { Err(MeasureError::Mismatch) }
     }
 
-    /// Kind one: carries the enclave's RSA key; leaves only inside TLS to KMS.
+    /// For KMS: carries the enclave's RSA key; leaves only inside TLS to KMS.
     pub(crate) async fn recipient_document(&self, public_key_der: &[u8]) -> Result<Vec<u8>, NsmError> {
         let user_data = [RECIPIENT_DOMAIN, &Sha256::digest(public_key_der)].concat();
         self.attest(Some(public_key_der.to_vec()), Some(user_data), None).await
     }
 
-    /// Kind three, about the enclave: `public_key` null; `user_data` names the measured configuration.
+    /// Evidence about the enclave: `public_key` null; `user_data` names the measured configuration.
     pub(crate) async fn enclave_evidence(
         &self,
         configuration: Option<&Measurement>,
@@ -150,7 +149,7 @@ impl Nsm {
         self.attest(None, Some([ENCLAVE_EVIDENCE_DOMAIN, digest].concat()), Some(nonce.into_vec())).await
     }
 
-    /// Kind three, about a key: `public_key` null; `user_data` is the digest of the binding.
+    /// Evidence about a key: `public_key` null; `user_data` is the digest of the binding.
     pub(crate) async fn key_evidence(&self, binding: &Binding, nonce: Nonce) -> Result<Vec<u8>, NsmError> {
         self.attest(None, Some(key_user_data(binding)), Some(nonce.into_vec())).await
     }

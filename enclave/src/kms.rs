@@ -1,5 +1,5 @@
 //! KMS from inside the enclave: two attested calls, over TLS that ends here, through a proxy that is
-//! not trusted. The only file that names the KMS and TLS crates.
+//! not trusted. With its submodules, the only code that names the KMS and TLS crates.
 //!
 //! Every call names a full key ARN and carries an attestation document; a reply counts only if it
 //! names the same ARN, has no plaintext and an envelope for our own RSA key. `Encrypt` is never

@@ -48,7 +48,7 @@ pub(crate) enum SignError {
     /// The caller's: scheme, payload or hash do not fit the key's algorithm.
     #[error("the payload does not fit the key's algorithm")]
     PayloadInvalid,
-    /// Ours: the signature did not verify, so it must not leave (THREATS 13).
+    /// Ours: the signature did not verify, so it must not leave.
     #[error("the signature failed its check")]
     CheckFailed,
 }

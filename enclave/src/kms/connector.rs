@@ -1,5 +1,5 @@
 //! The SDK's way out: HTTP/1.1 over TLS over a byte stream to the proxy. The proxy sees only
-//! ciphertext; the server must have a certificate for the KMS host from a pinned root (THREATS 1).
+//! ciphertext; the server must have a certificate for the KMS host from a pinned root.
 
 use std::pin::Pin;
 use std::sync::Arc;
