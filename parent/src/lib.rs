@@ -10,6 +10,7 @@ mod addresses;
 pub mod attestation;
 pub mod auth;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod credentials;
 pub mod enclave_client;
