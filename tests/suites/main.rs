@@ -10,6 +10,7 @@
 
 mod attestation;
 mod canary;
+mod command_line;
 mod frames;
 mod hostile_parent;
 mod independent;

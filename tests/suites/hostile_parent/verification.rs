@@ -16,7 +16,7 @@ use crate::scene::Scene;
 /// Exit codes of `key verify`.
 const VERIFIED: i32 = 0;
 const REFUSED: i32 = 1;
-const NOTHING_FOUND_OUT: i32 = 2;
+const NOTHING_FOUND_OUT: i32 = 3;
 
 /// Verifies key `a` at this URL with the custodian's own files; the exit code and what was printed.
 async fn verify(custodian: &Scene, url: &str, pcrs: &Path) -> (i32, String) {
