@@ -90,6 +90,10 @@ impl Service {
                 let generating = self.generate(configured, key_id, algorithm, policy, kms_key_arn);
                 Ok(Response::Generated(Box::new(in_time(generating).await?)))
             }
+            Request::Rewrap { record, kms_key_arn } => {
+                let wrapping = &self.serving(Some(Operation::Rewrap))?.wrapping;
+                Ok(Response::Rewrapped(Box::new(in_time(wrapping.rewrap(&record, &kms_key_arn)).await?)))
+            }
             Request::OpenRecord { record, nonce } => {
                 let key = self.serving(None)?.keyring.open(&record).await?;
                 let document = self.nsm.key_evidence(&key.binding, nonce).await.map_err(attestation_failed)?;

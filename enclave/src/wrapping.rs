@@ -80,6 +80,22 @@ impl Wrapping {
         Ok((record, opened))
     }
 
+    /// The same key under `kms_key_arn`. All that is bound stays as it was opened, so the new record is
+    /// worth exactly what the old one is; nothing is held. Besides the two calls of [`Self::wrap`], one
+    /// Decrypt, also for a key that is held: what is re-wrapped is what KMS still opens.
+    pub(crate) async fn rewrap(
+        &self,
+        presented: &PresentedRecord,
+        kms_key_arn: &KmsKeyArn,
+    ) -> Result<KeyRecord, ErrorCode> {
+        let kms_key_arn = self.kms_key(Some(kms_key_arn))?.clone();
+        let Unwrapped { record, secret, signing_key, .. } = self.unwrap(presented).await?;
+        drop(signing_key);
+        let (data_key, ciphertext) = (ByteString::default(), ByteString::default());
+        let (record, _opened) = self.wrap(KeyRecord { kms_key_arn, data_key, ciphertext, ..record }, secret).await?;
+        Ok(record)
+    }
+
     async fn unwrap(&self, presented: &PresentedRecord) -> Result<Unwrapped, ErrorCode> {
         let record = KeyRecord::read(presented).map_err(|_| ErrorCode::RecordRefused)?;
         let kms_key = self.kms_key(Some(&record.kms_key_arn))?;

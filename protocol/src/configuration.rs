@@ -44,6 +44,8 @@ pub enum Operation {
     Generate,
     /// Sign.
     Sign,
+    /// Put existing keys under another KMS key. A ceremony: not among the defaults.
+    Rewrap,
 }
 
 /// A configuration that no enclave takes. The text is for the parent's own check; across the
@@ -161,6 +163,7 @@ mod tests {
     fn a_minimal_configuration_has_safe_defaults() {
         let configuration = Configuration::parse(MINIMAL.as_bytes()).expect("valid");
         assert!(configuration.allows(Operation::Generate) && configuration.allows(Operation::Sign));
+        assert!(!configuration.allows(Operation::Rewrap), "a ceremony is asked for");
         assert_eq!(configuration.tls_roots, None);
     }
 
