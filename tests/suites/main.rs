@@ -19,6 +19,7 @@ mod lifecycle;
 mod mock_kms;
 mod mock_nsm;
 mod rest;
+mod rewrap;
 mod scene;
 mod shared;
 mod stores;
