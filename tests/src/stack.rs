@@ -131,7 +131,7 @@ impl Plan {
         let control = Control::new(endpoint.control);
         let kms_keys = self.configure(&control).await?;
         fs::write(self.directory.join(CONFIG_FILE), self.strongroom_toml(endpoint.kms))?;
-        let enclave = self.start_enclave().await?;
+        let enclave = self.start_enclave("enclave").await?;
         let parent = self.start_parent("parent", CONFIG_FILE)?;
         Ok(Stack {
             url: format!("http://{}", self.listen),
@@ -223,7 +223,7 @@ impl Plan {
         Ok((process, endpoint))
     }
 
-    async fn start_enclave(&self) -> io::Result<Process> {
+    async fn start_enclave(&self, name: &'static str) -> io::Result<Process> {
         let mut command = self.command("dev-enclave");
         command
             .args(["--listen", &self.enclave_address, "--kms-proxy", &self.kms_proxy_address])
@@ -232,7 +232,7 @@ impl Plan {
         if self.debug_mode {
             command.arg("--debug-mode");
         }
-        let mut process = Process::start("enclave", &mut command, &self.directory)?;
+        let mut process = Process::start(name, &mut command, &self.directory)?;
         let root = self.directory.join("nsm").join(NITRO_ROOT_FILE);
         let root = process.wait_for(|| fs::read(&root).ok()).await?;
         fs::write(self.directory.join(NITRO_ROOT_FILE), root)?;
@@ -324,7 +324,7 @@ impl Stack {
     /// It does not start.
     pub async fn restart_enclave(&mut self) -> io::Result<()> {
         self.enclave.kill().await?;
-        self.enclave = self.plan.start_enclave().await?;
+        self.enclave = self.plan.start_enclave("enclave").await?;
         Ok(())
     }
 
@@ -348,7 +348,27 @@ impl Stack {
         let process = self.plan.start_parent("another-parent", "another.toml")?;
         let url = format!("http://{listen}");
         wait_ready(&url, &process).await?;
-        Ok(AnotherParent { url, _process: process })
+        Ok(AnotherParent { url, _parent: process, _enclave: None })
+    }
+
+    /// Starts another host on the same store and the same KMS: a parent with an enclave of its own, which
+    /// has the same image and configuration. Waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not start or is not ready in time.
+    pub async fn start_another_host(&self) -> io::Result<AnotherParent> {
+        let plan = Plan {
+            listen: free_address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?,
+            enclave_address: "unix:another-enclave.sock".to_owned(),
+            kms_proxy_address: "unix:another-kms-proxy.sock".to_owned(),
+            ..self.plan.clone()
+        };
+        fs::write(self.directory().join("another.toml"), plan.strongroom_toml(self.endpoint.kms))?;
+        let enclave = plan.start_enclave("another-enclave").await?;
+        let parent = plan.start_parent("another-parent", "another.toml")?;
+        let url = format!("http://{}", plan.listen);
+        wait_ready(&url, &parent).await?;
+        Ok(AnotherParent { url, _parent: parent, _enclave: Some(enclave) })
     }
 
     /// Ends the parent by SIGTERM; how it ended.
@@ -413,7 +433,8 @@ impl Stack {
 pub struct AnotherParent {
     /// Its URL.
     pub url: String,
-    _process: Process,
+    _parent: Process,
+    _enclave: Option<Process>,
 }
 
 async fn wait_ready(url: &str, parent: &Process) -> io::Result<()> {
