@@ -87,12 +87,13 @@ impl Service {
             }
             Request::GenerateKey { key_id, algorithm, policy, kms_key_arn } => {
                 let configured = self.serving(Some(Operation::Generate))?;
-                let generating = self.generate(configured, key_id, algorithm, policy, kms_key_arn);
-                Ok(Response::Generated(Box::new(in_time(generating).await?)))
+                let generated = in_time(self.generate(configured, key_id, algorithm, policy, kms_key_arn)).await?;
+                Ok(Response::Generated(Box::new(generated)))
             }
             Request::Rewrap { record, kms_key_arn } => {
                 let wrapping = &self.serving(Some(Operation::Rewrap))?.wrapping;
-                Ok(Response::Rewrapped(Box::new(in_time(wrapping.rewrap(&record, &kms_key_arn)).await?)))
+                let rewrapped = in_time(wrapping.rewrap(&record, &kms_key_arn)).await?;
+                Ok(Response::Rewrapped(Box::new(rewrapped)))
             }
             Request::OpenRecord { record, nonce } => {
                 let key = self.serving(None)?.keyring.open(&record).await?;
@@ -208,9 +209,11 @@ impl Service {
     }
 }
 
-/// Several calls of KMS in the time of one operation.
-async fn in_time<T>(work: impl Future<Output = Result<T, ErrorCode>>) -> Result<T, ErrorCode> {
-    timeout(DEADLINE, work).await.unwrap_or(Err(ErrorCode::KmsTimeout))
+/// Several calls of KMS in the time of one operation. Boxed: such operations are rare and large, and their
+/// room would be that of every request in flight.
+fn in_time<T>(work: impl Future<Output = Result<T, ErrorCode>>) -> impl Future<Output = Result<T, ErrorCode>> {
+    let in_time = timeout(DEADLINE, Box::pin(work));
+    async { in_time.await.unwrap_or(Err(ErrorCode::KmsTimeout)) }
 }
 
 /// Signs one payload after another. A long list lets others have their turn.

@@ -126,8 +126,9 @@ impl Plan {
     pub async fn start_unready(mut self) -> io::Result<Stack> {
         fs::create_dir_all(self.directory.join("keys"))?;
         self.directory = self.directory.canonicalize()?;
-        self.listen = free_address(self.listen)?;
         let (kms, endpoint) = self.start_kms(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        // Not before: a port that is only found free could become mock-kms's.
+        self.listen = free_address(self.listen)?;
         let control = Control::new(endpoint.control);
         let kms_keys = self.configure(&control).await?;
         fs::write(self.directory.join(CONFIG_FILE), self.strongroom_toml(endpoint.kms))?;

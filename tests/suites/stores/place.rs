@@ -14,6 +14,8 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use serde_json::Value;
+use strongroom_parent::stored_record::StoredRecord;
+use strongroom_protocol::KeyRecord;
 use strongroom_tests::python;
 use strongroom_tests::stack::{Plan, REGION};
 use tokio::net::TcpStream;
@@ -95,6 +97,12 @@ impl Place {
                 current(client, &format!("{prefix}/{key_id}")).await.secret_string.expect("text")
             }
         }
+    }
+
+    /// What is stored under a key's name, in the form that is presented to the enclave.
+    pub(crate) async fn record(&self, key_id: &str) -> KeyRecord {
+        let json = self.read(key_id).await;
+        StoredRecord::from_json(&key_id.parse().expect("an id"), json.as_bytes()).expect("a stored record").record
     }
 
     /// Stores this in place of what is stored under a key's name.
