@@ -13,6 +13,7 @@ mod canary;
 mod frames;
 mod hostile_parent;
 mod independent;
+mod killed;
 mod kms_calls;
 mod kms_says_no;
 mod lifecycle;

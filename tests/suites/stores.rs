@@ -60,7 +60,7 @@ async fn keys_are_listed_in_pages_and_sign_after_a_restart(mut it: Place) {
 }
 
 /// The ids of all pages of at most `limit` keys.
-async fn list(api: &Api, limit: usize) -> Vec<String> {
+pub(crate) async fn list(api: &Api, limit: usize) -> Vec<String> {
     let (mut ids, mut query) = (Vec::new(), format!("limit={limit}"));
     loop {
         let page = api.get(&format!("/v1/keys?{query}")).await.expect("a reply");
