@@ -2,7 +2,10 @@
 //! `generation` (N) and `writing` (S), a random name of each writing, stand beside it for conditional
 //! updates. For many parents.
 
+mod cursor;
+
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -10,21 +13,24 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
+use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
-use moka::sync::Cache;
 use strongroom_protocol::KeyId;
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::{Fetched, Page, Revision, StoreError, Wanted, read, unavailable, writing_token};
 use crate::stored_record::StoredRecord;
+use cursor::CursorKey;
 
 /// A table of records.
 #[derive(Debug, Clone)]
 pub struct DynamoDb {
     client: Client,
     table: String,
-    /// Where lists stopped for want of time, by their cursors.
-    stops: Cache<String, String>,
+    /// Read from the table when it is first needed.
+    cursor_key: Arc<OnceCell<CursorKey>>,
 }
 
 type Item = HashMap<String, AttributeValue>;
@@ -57,19 +63,15 @@ const SCAN_PAGE: i32 = 250;
 /// After this long, a list ends with what it has. Well below the store's deadline.
 const LIST_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How many such ends are remembered, and for how long.
-const MAX_STOPS: u64 = 10_000;
-const STOP_LIVES: Duration = Duration::from_secs(300);
-
-/// What these cursors begin with, and no key's id does.
-const STOP: char = '.';
+/// The item with the key that seals cursors, in its attribute `key` (B). Its name begins with a dot, so it is
+/// no key's.
+const CURSOR_KEY: &str = ".cursor-key";
 
 impl DynamoDb {
     /// Uses a table; does not ask for it yet.
     #[must_use]
     pub fn new(aws: &SdkConfig, table: &str) -> Self {
-        let stops = Cache::builder().max_capacity(MAX_STOPS).time_to_live(STOP_LIVES).build();
-        Self { client: Client::new(aws), table: table.to_owned(), stops }
+        Self { client: Client::new(aws), table: table.to_owned(), cursor_key: Arc::default() }
     }
 
     pub(super) async fn create(&self, stored: &StoredRecord, json: String) -> Result<ItemRevision, StoreError> {
@@ -165,7 +167,11 @@ impl DynamoDb {
         limit: usize,
         wanted: &Wanted,
     ) -> Result<Page, StoreError> {
-        let mut start = cursor.map(|cursor| self.position(cursor)).transpose()?;
+        let mut start = match cursor {
+            Some(cursor) if CursorKey::is_sealed(&cursor) => Some(self.cursor_key().await?.open(&cursor)?),
+            Some(cursor) => Some(KeyId::try_from(cursor).map_err(|_| StoreError::Cursor)?.into()),
+            None => None,
+        };
         let mut page = Page::default();
         // The last key that is on the page.
         let mut shown = None;
@@ -181,28 +187,56 @@ impl DynamoDb {
             }
             match last {
                 Some(last) if Instant::now() < end => start = Some(last),
-                Some(last) => return Ok(Page { next: Some(self.stop_at(last)?), ..page }),
+                Some(last) => {
+                    let next = self.cursor_key().await?.seal(&last)?;
+                    return Ok(Page { next: Some(next), ..page });
+                }
                 None => return Ok(page),
             }
         }
     }
 
-    /// Where a cursor says that a list goes on.
-    fn position(&self, cursor: String) -> Result<String, StoreError> {
-        if cursor.starts_with(STOP) {
-            return self.stops.get(&cursor).ok_or(StoreError::Cursor);
-        }
-        KeyId::try_from(cursor).map(String::from).map_err(|_| StoreError::Cursor)
+    async fn cursor_key(&self) -> Result<&CursorKey, StoreError> {
+        self.cursor_key.get_or_try_init(|| self.read_cursor_key()).await
     }
 
-    /// A cursor for going on behind a key that the caller may not know of: it is remembered here and not
-    /// named. Only this process knows it, and for some minutes only.
-    fn stop_at(&self, last: String) -> Result<String, StoreError> {
-        let mut random = [0; 16];
+    /// The table's cursor key, which the first parent that needs it makes.
+    async fn read_cursor_key(&self) -> Result<CursorKey, StoreError> {
+        let there = match self.item(CURSOR_KEY).await? {
+            Some(item) => item,
+            None => self.make_cursor_key().await?,
+        };
+        let key = there.get("key").and_then(|value| CursorKey::new(value.as_b().ok()?.as_ref()));
+        key.ok_or_else(|| {
+            warn!("the item {CURSOR_KEY} of the table is damaged: delete it, and a new one is made");
+            StoreError::Unavailable
+        })
+    }
+
+    async fn make_cursor_key(&self) -> Result<Item, StoreError> {
+        let mut random = [0; CursorKey::LENGTH];
         getrandom::fill(&mut random).map_err(|_| StoreError::Unavailable)?;
-        let cursor = format!("{STOP}{}", hex::encode(random));
-        self.stops.insert(cursor.clone(), last);
-        Ok(cursor)
+        let item = Item::from([
+            ("key_id".to_owned(), text(CURSOR_KEY)),
+            ("key".to_owned(), AttributeValue::B(Blob::new(random))),
+        ]);
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item.clone()))
+            .condition_expression("attribute_not_exists(key_id)")
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match put.send().await {
+            Ok(_) => Ok(item),
+            Err(error) => match error.as_service_error() {
+                // Another parent was first.
+                Some(PutItemError::ConditionalCheckFailedException(failed)) => {
+                    failed.item.clone().ok_or(StoreError::Unavailable)
+                }
+                _ => Err(unavailable("DynamoDB PutItem", &error)),
+            },
+        }
     }
 
     pub(super) async fn ready(&self) -> Result<(), StoreError> {
@@ -286,7 +320,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A table that answers Scan, and counts how often. Items named `damaged…` are.
-    async fn table(names: impl Iterator<Item = String>) -> (DynamoDb, Arc<AtomicUsize>) {
+    /// Two parents of it.
+    async fn table(names: impl Iterator<Item = String>) -> ([DynamoDb; 2], Arc<AtomicUsize>) {
         let json = |name: &str| match name.parse::<KeyId>() {
             Ok(_) if !name.starts_with("damaged") => sample(name).to_json().expect("encodes"),
             _ => "{}".to_owned(),
@@ -294,8 +329,15 @@ mod tests {
         let items: BTreeMap<String, String> = names.map(|name| (name.clone(), json(&name))).collect();
         let scans = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&scans);
+        let cursor_key = std::sync::Mutex::new(json!({}));
         let aws = answering(move |operation, request| {
-            assert_eq!(operation, "Scan");
+            if operation == "PutItem" {
+                *cursor_key.lock().expect("unpoisoned") = json!({ "Item": request["Item"] });
+                return Ok(json!({}));
+            }
+            if operation == "GetItem" {
+                return Ok(cursor_key.lock().expect("unpoisoned").clone());
+            }
             counter.fetch_add(1, Ordering::Relaxed);
             let start = request["ExclusiveStartKey"]["key_id"]["S"].as_str().unwrap_or_default();
             let limit = usize::try_from(request["Limit"].as_u64().expect("a limit")).expect("small");
@@ -310,7 +352,7 @@ mod tests {
             Ok(answer)
         })
         .await;
-        (DynamoDb::new(&aws, "keys"), scans)
+        ([DynamoDb::new(&aws, "keys"), DynamoDb::new(&aws, "keys")], scans)
     }
 
     fn names(count: usize) -> impl Iterator<Item = String> {
@@ -323,30 +365,30 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_limit_does_not_make_small_scans() {
-        let (store, scans) = table(names(1000)).await;
+        let ([store, _], scans) = table(names(1000)).await;
         let page = store.list(None, 1, &|id: &KeyId| id.as_str() == "cold-0999").await.expect("listed");
         assert_eq!((ids(&page), page.next), (vec!["cold-0999".to_owned()], None));
         assert_eq!(scans.load(Ordering::Relaxed), 4);
     }
 
     #[tokio::test]
-    async fn a_list_without_time_goes_on_later_and_names_no_unwanted_key() {
+    async fn a_list_without_time_goes_on_later_at_any_parent_and_names_no_unwanted_key() {
         let wanted = |id: &KeyId| id.as_str().starts_with("hot-");
         let hot = ["hot-1", "hot-2", "hot-3"].map(str::to_owned);
-        let (store, scans) = table(names(1000).chain(hot.clone())).await;
+        let (parents, scans) = table(names(1000).chain(hot.clone())).await;
         let (mut found, mut cursors) = (Vec::new(), BTreeSet::new());
         let mut cursor = None;
-        loop {
+        for store in parents.iter().cycle() {
             let page = store.list_until(Instant::now(), cursor, 2, &wanted).await.expect("listed");
             found.extend(ids(&page));
             let Some(next) = page.next else { break };
-            assert!(!next.contains("cold"), "{next}");
+            assert!(!next.contains("cold") && !next.contains(&hex::encode("cold")), "{next}");
             assert!(cursors.insert(next.clone()), "it goes on");
             cursor = Some(next);
         }
         assert_eq!(found, hot);
         assert!(scans.load(Ordering::Relaxed) <= 7);
-        let unknown = store.list(Some(format!(".{}", "00".repeat(16))), 2, &wanted).await;
+        let unknown = parents[0].list(Some(format!(".{}", "00".repeat(16))), 2, &wanted).await;
         assert_eq!(unknown.err(), Some(StoreError::Cursor));
     }
 
@@ -354,7 +396,7 @@ mod tests {
     async fn damaged_items_and_those_of_others_are_left_out_of_the_list() {
         // Names that are no key's, at the end of a scan's page too.
         let others = (0..SCAN_PAGE).map(|n| format!("_{n:04}"));
-        let (store, _) = table(["a", "b", "damaged"].map(str::to_owned).into_iter().chain(others)).await;
+        let ([store, _], _) = table(["a", "b", "damaged"].map(str::to_owned).into_iter().chain(others)).await;
         let page = store.list(None, 10, &|_: &KeyId| true).await.expect("listed");
         assert_eq!((ids(&page), page.next), (vec!["a".to_owned(), "b".to_owned()], None));
         assert_eq!(page.damaged, ["damaged".parse().expect("id")]);
