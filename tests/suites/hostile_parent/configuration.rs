@@ -194,6 +194,7 @@ async fn a_pcr16_that_was_used_before_configure() {
         assert_eq!((after.user_data, after.pcr16), (b"strongroom-enclave-v1".to_vec(), before.pcr16), "{how}");
         assert_ne!(after.pcr16, Some(Measurement::of(&configuration).pcr16));
         let create = || it.try_create(json!({ "key_id": "a", "algorithm": "ed25519" }));
+        eventually("the parent listens", async || it.api.get("/healthz").await.is_ok()).await;
         eventually("the enclave has been asked", async || create().await.problem() != "enclave-unavailable").await;
         assert_problem(&create().await, 503, "enclave-configuration-refused");
         assert_eq!(it.calls().await, 0, "KMS was not even asked");
