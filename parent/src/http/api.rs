@@ -69,7 +69,7 @@ pub(super) struct ChangeKey {
 pub(super) struct ScheduleDeletion {
     /// How long the deletion can be cancelled, in days.
     #[serde(default)]
-    #[schema(value_type = Option<u8>, minimum = 7, maximum = 30, default = 30)]
+    #[schema(value_type = u8, required = false, minimum = 7, maximum = 30, default = 30)]
     pub(super) waiting_days: WaitingPeriod,
     /// The generation that is meant; if the key has another one by now, nothing is changed.
     #[schema(minimum = 1)]
