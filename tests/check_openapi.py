@@ -28,6 +28,8 @@ def complaints(document, reply):
     response = operation["responses"].get(str(reply["status"]))
     if response is None:
         return ["the status is not documented"]
+    if "content" not in response and not reply["media_type"]:
+        return []
     content = response.get("content", {}).get(reply["media_type"])
     if content is None:
         return [f"{reply['media_type']} is not documented"]

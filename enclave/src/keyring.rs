@@ -1,5 +1,6 @@
-//! How long a key lives in memory. Opens records, lets concurrent requests for one record share one
-//! unlock, holds opened keys for as long as their bound policy and the configuration allow, wipes.
+//! How long a key lives in memory. Lets concurrent requests for one record share one unlock, holds
+//! opened keys for as long as their bound policy and the configuration allow, wipes. How a record is
+//! opened is `wrapping`'s matter.
 //!
 //! Everything is keyed by SHA-256 of the *whole presented record*, never by key id, and an entry
 //! carries the policy that was authenticated with it: a changed record is another record.
@@ -9,28 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use strongroom_protocol::{Binding, ErrorCode, KeyRecord, KmsKeyArn, Policy, PresentedRecord};
+use strongroom_protocol::{ErrorCode, PresentedRecord};
 use tokio::sync::{Notify, OnceCell};
 use tokio::time::{Instant, sleep_until};
 
-use crate::kms::Kms;
-use crate::seal;
-use crate::sign::SigningKey;
-
-/// An opened record: the key and what was authenticated with it.
-pub(crate) struct OpenedKey {
-    /// Signs.
-    pub(crate) signing_key: SigningKey,
-    /// The bound policy.
-    pub(crate) policy: Policy,
-    /// All that is bound.
-    pub(crate) binding: Binding,
-}
+use crate::wrapping::{OpenedKey, Wrapping};
 
 /// What a configuration allows the keyring.
 pub(crate) struct Limits {
-    /// The KMS keys that records may name.
-    pub(crate) kms_keys: Vec<KmsKeyArn>,
     /// Caps every policy's hold time.
     pub(crate) max_hold: Duration,
     /// Keys held at one time.
@@ -39,7 +26,7 @@ pub(crate) struct Limits {
 
 /// The opened keys.
 pub(crate) struct Keyring {
-    kms: Arc<Kms>,
+    wrapping: Arc<Wrapping>,
     limits: Limits,
     held: Mutex<Held>,
     unlocks: Mutex<HashMap<RecordHash, Arc<Unlock>>>,
@@ -52,9 +39,9 @@ type Unlock = OnceCell<Result<Arc<OpenedKey>, ErrorCode>>;
 
 impl Keyring {
     /// An empty ring, and the task that wipes what expires.
-    pub(crate) fn start(kms: Arc<Kms>, limits: Limits) -> Arc<Self> {
-        let keyring =
-            Arc::new(Self { kms, limits, held: Mutex::default(), unlocks: Mutex::default(), earlier: Notify::new() });
+    pub(crate) fn start(wrapping: Arc<Wrapping>, limits: Limits) -> Arc<Self> {
+        let (held, unlocks) = (Mutex::default(), Mutex::default());
+        let keyring = Arc::new(Self { wrapping, limits, held, unlocks, earlier: Notify::new() });
         tokio::spawn(Arc::clone(&keyring).sweep());
         keyring
     }
@@ -71,23 +58,6 @@ impl Keyring {
         unlock.get_or_init(|| self.open_and_hold(hash, presented)).await.clone()
     }
 
-    /// Opens a record for this one time, as a later caller would, without holding it.
-    pub(crate) async fn open_once(&self, presented: &PresentedRecord) -> Result<OpenedKey, ErrorCode> {
-        let record = KeyRecord::read(presented).map_err(|_| ErrorCode::RecordRefused)?;
-        if !self.limits.kms_keys.contains(&record.kms_key_arn) {
-            return Err(ErrorCode::KmsKeyNotConfigured);
-        }
-        let binding = record.binding();
-        let context = binding.encryption_context(&record.key_id);
-        let data_key = self.kms.decrypt(&record.kms_key_arn, &record.data_key, context).await?;
-        let secret = seal::open(&data_key, &binding, &record.ciphertext).map_err(|_| ErrorCode::RecordRefused)?;
-        let signing_key = SigningKey::new(record.algorithm, &secret).map_err(|_| ErrorCode::RecordRefused)?;
-        if signing_key.public_key() != record.public_key {
-            return Err(ErrorCode::RecordRefused);
-        }
-        Ok(OpenedKey { signing_key, policy: record.policy, binding })
-    }
-
     /// Keys held now.
     pub(crate) fn held_keys(&self) -> u32 {
         u32::try_from(lock(&self.held).keys.len()).unwrap_or(u32::MAX)
@@ -102,7 +72,7 @@ impl Keyring {
             lock(&self.unlocks).remove(&hash);
             return Ok(key);
         }
-        let key = self.open_once(presented).await.map(Arc::new);
+        let key = self.wrapping.open(presented).await.map(Arc::new);
         if let Ok(key) = &key {
             let hold = Duration::from_secs(u64::from(key.policy.hold_seconds())).min(self.limits.max_hold);
             if !hold.is_zero() && lock(&self.held).insert(hash, Arc::clone(key), asked + hold, self.limits.max_held) {

@@ -2,7 +2,7 @@
 //!
 //! A library so that `strongroom-enclave` (real hardware) and the tests' `dev-enclave` are the same
 //! code but for the [`Attestor`] that they hand in. A request comes in by `server`, is served by
-//! `service`, which asks `keyring` for the key, `policy` for permission and `sign` for the signature.
+//! `service`, which asks `keyring` for the key (`wrapping` opens its record), `policy` for permission and `sign` for the signature.
 
 mod attest;
 mod cms;
@@ -15,6 +15,7 @@ mod server;
 mod service;
 mod sign;
 mod transport;
+mod wrapping;
 
 use std::alloc::System;
 use std::process::ExitCode;

@@ -3,8 +3,8 @@
 
 use strongroom_protocol::{Payload, Scheme};
 
-use crate::keyring::OpenedKey;
 use crate::sign::SigningKey;
+use crate::wrapping::OpenedKey;
 
 /// Proof that the policy bound to `key` allows `payload`.
 pub(crate) struct Authorized<'a> {

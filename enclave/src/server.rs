@@ -36,7 +36,7 @@ const MAX_GATHER: usize = 256;
 /// Accepts connections for ever.
 pub(crate) async fn serve(listener: Listener, service: Arc<Service>) -> Infallible {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let admission = Arc::new(Admission::default());
+    let in_flight = Arc::new(InFlight::default());
     loop {
         let accepted = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -50,10 +50,10 @@ pub(crate) async fn serve(listener: Listener, service: Arc<Service>) -> Infallib
             tracing::warn!("too many connections: one was dropped");
             continue;
         };
-        let (service, admission) = (Arc::clone(&service), Arc::clone(&admission));
+        let (service, in_flight) = (Arc::clone(&service), Arc::clone(&in_flight));
         tokio::spawn(async move {
             let peer = accepted.peer;
-            if let Err(error) = Connection::run(accepted, service, admission).await {
+            if let Err(error) = Connection::run(accepted, service, in_flight).await {
                 tracing::info!(?peer, %error, "connection ended");
             }
             drop(permit);
@@ -85,36 +85,48 @@ struct Connection {
 type Reply = (ResponseFrame, Option<Place>);
 
 /// How much is in flight, over all connections.
-struct Admission {
+struct InFlight {
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
 }
 
-/// Room for one request until its reply is written. A question about health takes none: it is what
-/// tells a busy enclave from a dead one.
-type Place = [Option<OwnedSemaphorePermit>; 2];
+/// Room for one request and for its bytes until its reply is written.
+type Place = [OwnedSemaphorePermit; 2];
 
-impl Default for Admission {
+/// Whether a request is served.
+enum Admission {
+    /// It is, and takes a place.
+    Counted(Place),
+    /// It is, without a place: a question about health is what tells a busy enclave from a dead one.
+    Uncounted,
+    /// There is no room.
+    Refused,
+}
+
+impl Default for InFlight {
     fn default() -> Self {
         Self { requests: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), bytes: Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT)) }
     }
 }
 
-impl Admission {
-    fn admit(&self, request: &Request, length: usize) -> Option<Place> {
+impl InFlight {
+    fn admit(&self, request: &Request, length: usize) -> Admission {
         if matches!(request, Request::Health) {
-            return Some([None, None]);
+            return Admission::Uncounted;
         }
-        let length = u32::try_from(length).ok()?;
-        let request = Arc::clone(&self.requests).try_acquire_owned().ok()?;
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(length).ok()?;
-        Some([Some(request), Some(bytes)])
+        let place = || {
+            let length = u32::try_from(length).ok()?;
+            let request = Arc::clone(&self.requests).try_acquire_owned().ok()?;
+            let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(length).ok()?;
+            Some([request, bytes])
+        };
+        place().map_or(Admission::Refused, Admission::Counted)
     }
 }
 
 impl Connection {
     /// Serves one connection until its end.
-    async fn run(accepted: Accepted, service: Arc<Service>, admission: Arc<Admission>) -> Result<(), ConnectionError> {
+    async fn run(accepted: Accepted, service: Arc<Service>, in_flight: Arc<InFlight>) -> Result<(), ConnectionError> {
         let peer = accepted.peer;
         let greeted = timeout(HELLO_TIMEOUT, async {
             let (reader, writer) = tokio::io::split(accepted.establish().await?);
@@ -133,18 +145,16 @@ impl Connection {
                 written = &mut writing => return written.unwrap_or(Err(ConnectionError::NotReading)),
             };
             let Some((RequestFrame { id, request }, length)) = request else { return Ok(()) };
-            let place = admission.admit(&request, length);
-            let admitted = place.is_some();
-            let takes_no_place = matches!(request, Request::Health);
-            let pending = Pending(Some((id, replies.clone(), place)));
+            let admission = in_flight.admit(&request, length);
+            let pending = |place| Pending(Some((id, replies.clone(), place)));
             let service = Arc::clone(&service);
             let answer = async move { service.handle(request, peer).await };
             // What is not counted is answered here, before the next request is read: a peer that does not
             // read its replies must not pile them up.
-            match (admitted, takes_no_place) {
-                (true, false) => drop(tokio::spawn(pending.answer(answer))),
-                (true, true) => pending.answer(answer).await,
-                (false, _) => pending.answer(async { Err(ErrorCode::Busy) }).await,
+            match admission {
+                Admission::Counted(place) => drop(tokio::spawn(pending(Some(place)).answer(answer))),
+                Admission::Uncounted => pending(None).answer(answer).await,
+                Admission::Refused => pending(None).answer(async { Err(ErrorCode::Busy) }).await,
             }
         }
     }

@@ -12,12 +12,12 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::attest::{Nsm, NsmError};
-use crate::keyring::{Keyring, Limits, OpenedKey};
-use crate::kms::{CredentialStore, DEADLINE, DataKey, Kms};
+use crate::keyring::{Keyring, Limits};
+use crate::kms::{CredentialStore, DEADLINE, Kms};
 use crate::policy::{Denied, authorize};
-use crate::seal;
 use crate::sign::{SignError, SigningKey, sign};
 use crate::transport::Peer;
+use crate::wrapping::{OpenedKey, Wrapping};
 
 /// Signatures that one request makes before others have their turn (about 4 ms).
 const TURN: usize = 32;
@@ -43,9 +43,9 @@ enum Measuring {
 
 /// What exists once a configuration is measured and locked.
 struct Configured {
-    configuration: Configuration,
+    configuration: Arc<Configuration>,
     measurement: Measurement,
-    kms: Arc<Kms>,
+    wrapping: Arc<Wrapping>,
     keyring: Arc<Keyring>,
 }
 
@@ -87,9 +87,13 @@ impl Service {
             }
             Request::GenerateKey { key_id, algorithm, policy, kms_key_arn } => {
                 let configured = self.serving(Some(Operation::Generate))?;
-                let generating = self.generate(configured, key_id, algorithm, policy, kms_key_arn);
-                let generated = timeout(DEADLINE, generating).await.map_err(|_| ErrorCode::KmsTimeout)??;
+                let generated = in_time(self.generate(configured, key_id, algorithm, policy, kms_key_arn)).await?;
                 Ok(Response::Generated(Box::new(generated)))
+            }
+            Request::Rewrap { record, kms_key_arn } => {
+                let wrapping = &self.serving(Some(Operation::Rewrap))?.wrapping;
+                let rewrapped = in_time(wrapping.rewrap(&record, &kms_key_arn)).await?;
+                Ok(Response::Rewrapped(Box::new(rewrapped)))
             }
             Request::OpenRecord { record, nonce } => {
                 let key = self.serving(None)?.keyring.open(&record).await?;
@@ -146,10 +150,10 @@ impl Service {
             ErrorCode::ConfigurationInvalid
         })?;
         let kms = Kms::new(&configuration, self.kms_proxy.clone(), peer, self.credentials.clone(), self.nsm.clone());
-        let kms = Arc::new(kms.map_err(|error| {
+        let kms = kms.map_err(|error| {
             tracing::error!(%error, "configuration refused");
             ErrorCode::ConfigurationInvalid
-        })?);
+        })?;
         if !self.nsm.can_measure().await.map_err(attestation_failed)? {
             tracing::error!("PCR16 was used before us: final until reboot");
             *measuring = Measuring::Failed;
@@ -164,19 +168,19 @@ impl Service {
         })?;
         kms.keep_recipient_ready();
         let limits = Limits {
-            kms_keys: configuration.kms_keys.clone(),
             max_hold: Duration::from_secs(u64::from(configuration.max_hold_seconds)),
             max_held: usize::try_from(configuration.max_held_keys).unwrap_or(usize::MAX),
         };
-        let keyring = Keyring::start(Arc::clone(&kms), limits);
+        let configuration = Arc::new(configuration);
+        let wrapping = Arc::new(Wrapping::new(kms, Arc::clone(&configuration)));
+        let keyring = Keyring::start(Arc::clone(&wrapping), limits);
         tracing::info!(pcr16 = hex::encode(measurement.pcr16), "configuration measured and locked");
-        let configured = Configured { configuration, measurement, kms, keyring };
+        let configured = Configured { configuration, measurement, wrapping, keyring };
         self.configured.set(configured).map_err(|_| ErrorCode::Internal)?;
         Ok(Response::Configured)
     }
 
-    /// Makes a key, seals it under a data key from an attested call, and opens it once as a later
-    /// caller would, so that no record leaves that nobody can open.
+    /// Makes a key and its record.
     async fn generate(
         &self,
         configured: &Configured,
@@ -185,19 +189,11 @@ impl Service {
         policy: Policy,
         kms_key_arn: Option<KmsKeyArn>,
     ) -> Result<Generated, ErrorCode> {
-        let kms_keys = &configured.configuration.kms_keys;
-        let kms_key_arn = match kms_key_arn {
-            Some(named) => kms_keys.iter().find(|key| **key == named),
-            None => kms_keys.first(),
-        };
-        let kms_key_arn = kms_key_arn.ok_or(ErrorCode::KmsKeyNotConfigured)?.clone();
-
+        let kms_key_arn = configured.wrapping.kms_key(kms_key_arn.as_ref())?.clone();
         let secret = self.nsm.new_secret().await.map_err(attestation_failed)?;
-        let mut nonce = [0; 12];
-        getrandom::fill(&mut nonce).map_err(|_| ErrorCode::Internal)?;
         // A scalar out of range has a probability of 2^-128; the caller may ask again.
         let signing_key = SigningKey::new(algorithm, &secret).map_err(|_| ErrorCode::Internal)?;
-        let mut record = KeyRecord {
+        let record = KeyRecord {
             key_id,
             algorithm,
             public_key: signing_key.public_key(),
@@ -207,18 +203,17 @@ impl Service {
             data_key: ByteString::default(),
             ciphertext: ByteString::default(),
         };
-        let binding = record.binding();
-        let context = binding.encryption_context(&record.key_id);
-        let DataKey { key, blob } = configured.kms.generate_data_key(&record.kms_key_arn, context).await?;
-        let sealed = seal::seal(&key, nonce, &binding, &secret).map_err(|_| ErrorCode::Internal)?;
-        record.data_key = blob.try_into().map_err(|_| ErrorCode::KmsReplyRefused)?;
-        record.ciphertext = sealed.try_into().map_err(|_| ErrorCode::Internal)?;
-        drop((key, secret, signing_key));
-
-        let presented = record.present().map_err(|_| ErrorCode::Internal)?;
-        let opened = configured.keyring.open_once(&presented).await?;
+        drop(signing_key);
+        let (record, opened) = configured.wrapping.wrap(record, secret).await?;
         Ok(Generated { addresses: opened.signing_key.addresses(), record })
     }
+}
+
+/// Several calls of KMS in the time of one operation. Boxed: such operations are rare and large, and their
+/// room would be that of every request in flight.
+fn in_time<T>(work: impl Future<Output = Result<T, ErrorCode>>) -> impl Future<Output = Result<T, ErrorCode>> {
+    let in_time = timeout(DEADLINE, Box::pin(work));
+    async { in_time.await.unwrap_or(Err(ErrorCode::KmsTimeout)) }
 }
 
 /// Signs one payload after another. A long list lets others have their turn.

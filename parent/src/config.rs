@@ -92,8 +92,10 @@ pub struct Limits {
     pub connections: u32,
     /// Records cached at one time.
     pub cache_records: u32,
-    /// How long a record may be cached, in seconds; 0 turns the cache off.
+    /// How long a cached record is used without asking the store again, in seconds; 0 turns the cache off.
     pub cache_seconds: u32,
+    /// How much longer it is used while the store is away, in seconds.
+    pub cache_stale_seconds: u32,
 }
 
 /// `[log]`.
@@ -240,6 +242,12 @@ impl Limits {
         Duration::from_secs(self.request_timeout_seconds.into())
     }
 
+    /// How long cached records are used while the store is away.
+    #[must_use]
+    pub fn cache_stale(&self) -> Duration {
+        Duration::from_secs(self.cache_stale_seconds.into())
+    }
+
     fn check(&self) -> Result<(), (String, &'static str)> {
         if !(1..=300).contains(&self.request_timeout_seconds) {
             return Err(("limits.request_timeout_seconds".to_owned(), "must be 1 to 300"));
@@ -253,7 +261,13 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { request_timeout_seconds: 10, connections: 1024, cache_records: 100_000, cache_seconds: 60 }
+        Self {
+            request_timeout_seconds: 10,
+            connections: 1024,
+            cache_records: 100_000,
+            cache_seconds: 60,
+            cache_stale_seconds: 86_400,
+        }
     }
 }
 

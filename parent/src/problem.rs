@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{Content, RefOr, Response as ApiResponse, ResponseBuilder, schema::Ref};
 
 use crate::enclave_client::CallError;
+use crate::key_state::StateConflict;
 use crate::key_store::StoreError;
 
 /// The media type of RFC 9457.
@@ -77,6 +78,8 @@ problems! {
     PolicyDenied = "policy-denied", 403, "The key's policy does not allow this payload";
     /// The key's state is not `enabled`.
     KeyDisabled = "key-disabled", 403, "The key is disabled";
+    /// The key's state is `pending_deletion`.
+    KeyPendingDeletion = "key-pending-deletion", 403, "The key is to be deleted";
     /// The enclave's measured configuration does not list the operation.
     OperationNotConfigured = "operation-not-configured", 403, "The enclave's configuration does not allow this operation";
     /// No such route.
@@ -89,6 +92,10 @@ problems! {
     RequestTimeout = "request-timeout", 408, "The request took too long to arrive";
     /// A key of that name exists.
     KeyExists = "key-exists", 409, "A key with this id exists";
+    /// The record is not of the generation that the caller means, or another change came first.
+    GenerationLost = "generation-lost", 409, "The key was changed meanwhile";
+    /// The change does not follow from the key's state.
+    KeyStateConflict = "key-state-conflict", 409, "The key's state does not allow this change";
     /// The body is beyond the limit.
     BodyTooLarge = "body-too-large", 413, "The body is too large";
     /// The body does not say that it is JSON.
@@ -228,6 +235,7 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::NotFound => Kind::KeyNotFound.into(),
             StoreError::Exists => Kind::KeyExists.into(),
+            StoreError::GenerationLost => Kind::GenerationLost.into(),
             StoreError::Damaged(key_id) => {
                 Self::new(Kind::RecordDamaged, format!("The record stored for the key {key_id} cannot be read."))
             }
@@ -236,6 +244,12 @@ impl From<StoreError> for Problem {
             StoreError::TooLate => Kind::Deadline.into(),
             StoreError::TooLarge => Kind::Internal.into(),
         }
+    }
+}
+
+impl From<StateConflict> for Problem {
+    fn from(conflict: StateConflict) -> Self {
+        Self::new(Kind::KeyStateConflict, conflict.to_string())
     }
 }
 

@@ -1,15 +1,21 @@
 //! The records that the parent works with: from the store, and cached once the enclave has accepted
 //! them. The cache saves reading, never judging: a record that the enclave refuses is never kept.
+//!
+//! A cached record is good for `cache_seconds`; then the store is asked again. While the store is away
+//! or gives nothing readable, what it last had is what there is, for `cache_stale_seconds`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use moka::ops::compute::Op;
 use moka::sync::Cache;
-use strongroom_protocol::{Generated, KeyId, PresentedRecord};
+use strongroom_protocol::{Generated, KeyId, KeyRecord, PresentedRecord};
 use time::OffsetDateTime;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use crate::config::Limits;
+use crate::key_state::State;
 use crate::key_store::{Fetched, KeyStore, Page, Revision, StoreError, Wanted};
 use crate::stored_record::StoredRecord;
 
@@ -17,7 +23,11 @@ use crate::stored_record::StoredRecord;
 #[derive(Debug, Clone)]
 pub struct Records {
     store: KeyStore,
-    cache: Cache<KeyId, Arc<KnownRecord>>,
+    cache: Cache<KeyId, Arc<Cached>>,
+    /// How long a cached record is used without asking.
+    lifetime: Duration,
+    /// Until when the store need not be asked about what is cached, because it has just failed.
+    away_until: Arc<Mutex<Option<Instant>>>,
 }
 
 /// A record and its encoded form, which is made once.
@@ -27,7 +37,7 @@ pub struct KnownRecord {
     pub stored: StoredRecord,
     /// As it is presented to the enclave.
     pub presented: PresentedRecord,
-    revision: Option<Revision>,
+    revision: Revision,
 }
 
 /// A record that was looked for.
@@ -37,52 +47,111 @@ pub struct Found {
     pub record: Arc<KnownRecord>,
     /// Whether it comes from the cache, so that the store may have another one by now.
     pub cached: bool,
+    /// The store had it at this time, and perhaps no longer.
+    as_of: Instant,
 }
+
+/// A record that the enclave accepted.
+#[derive(Debug)]
+struct Cached {
+    record: Arc<KnownRecord>,
+    as_of: Instant,
+    /// Held by whoever asks the store again; the others wait for the answer.
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+/// How long a request for a cached record waits for the store.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a store that has failed is left alone about what is cached.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Records {
     /// Works on `store`, with a cache of these limits.
     #[must_use]
     pub fn new(store: KeyStore, limits: &Limits) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(limits.cache_records.into())
-            .time_to_live(Duration::from_secs(limits.cache_seconds.into()))
-            .build();
-        Self { store, cache }
+        let lifetime = Duration::from_secs(limits.cache_seconds.into());
+        // Without a lifetime there is no cache, and nothing that could be stale.
+        let kept = if lifetime.is_zero() { lifetime } else { lifetime + limits.cache_stale() };
+        let cache = Cache::builder().max_capacity(limits.cache_records.into()).time_to_live(kept).build();
+        Self { store, cache, lifetime, away_until: Arc::default() }
     }
 
-    /// A key's record, from the cache if it is there and, where the store can tell, unchanged.
+    /// A key's record to work with: from the cache while it is good, or while the store is away.
     ///
     /// # Errors
     /// The store's.
     pub async fn find(&self, key_id: &KeyId) -> Result<Found, StoreError> {
-        if let Some(record) = self.cache.get(key_id) {
-            let current = match record.revision {
-                // While the store is away, what it last had is what there is, for as long as the cache lives.
-                Some(revision) => self.store.is_current(key_id, revision).await.unwrap_or(true),
-                None => true,
-            };
-            if current {
-                return Ok(Found { record, cached: true });
+        match self.cache.get(key_id) {
+            None => self.find_afresh(key_id).await,
+            Some(cached) if self.is_away() || self.is_good(key_id, &cached).await => Ok(cached.found()),
+            Some(cached) => {
+                let records = self.clone();
+                // A task of its own: if it takes longer than this request waits, the next one has its answer.
+                let asking = tokio::spawn({
+                    let cached = Arc::clone(&cached);
+                    async move { records.refresh(cached).await }
+                });
+                match timeout(PATIENCE, asking).await {
+                    Ok(refreshed) => refreshed.unwrap_or(Err(StoreError::Unavailable)),
+                    Err(_) => {
+                        self.set_away();
+                        Ok(cached.found())
+                    }
+                }
             }
         }
-        self.find_afresh(key_id).await
     }
 
-    /// A key's record, as the store has it now. What the cache has of the key is dropped.
+    /// A key's record, as the store has it now.
     ///
     /// # Errors
     /// The store's.
     pub async fn find_afresh(&self, key_id: &KeyId) -> Result<Found, StoreError> {
-        self.cache.invalidate(key_id);
-        let Fetched { stored, revision } = self.store.fetch(key_id).await?;
-        let record = Arc::new(KnownRecord::new(stored, revision)?);
-        Ok(Found { record, cached: false })
+        let as_of = Instant::now();
+        let fetched = self.store.fetch(key_id).await;
+        if matches!(fetched, Err(StoreError::Unavailable)) {
+            self.set_away();
+        }
+        let Fetched { stored, revision } = fetched?;
+        let presented = present(&stored)?;
+        Ok(Found { record: Arc::new(KnownRecord { stored, presented, revision }), cached: false, as_of })
+    }
+
+    /// A key's record to look at: as the store has it now, or, while the store is away, as it last had it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn show(&self, key_id: &KeyId) -> Result<Arc<KnownRecord>, StoreError> {
+        let read = self.find_afresh(key_id).await.map(|found| found.record);
+        match read {
+            Err(StoreError::Unavailable) => {
+                self.cache.get(key_id).map(|c| Arc::clone(&c.record)).ok_or(StoreError::Unavailable)
+            }
+            read => read,
+        }
+    }
+
+    /// A key's record to be changed: as the store has it now.
+    ///
+    /// # Errors
+    /// [`StoreError::GenerationLost`]: the caller means another generation. Otherwise the store's.
+    pub async fn find_to_change(
+        &self,
+        key_id: &KeyId,
+        generation: Option<u64>,
+    ) -> Result<Arc<KnownRecord>, StoreError> {
+        let record = self.find_afresh(key_id).await?.record;
+        match generation {
+            Some(generation) if generation != record.stored.generation => Err(StoreError::GenerationLost),
+            _ => Ok(record),
+        }
     }
 
     /// Keeps a record that the enclave has just accepted.
     pub fn accepted(&self, found: Found) {
         if !found.cached {
-            self.cache.insert(found.record.stored.key_id().clone(), found.record);
+            self.keep(found.record, found.as_of);
         }
     }
 
@@ -105,15 +174,59 @@ impl Records {
     /// [`StoreError::Exists`], [`StoreError::TooLate`]: this key is lost, and was never used. Otherwise the
     /// store's.
     pub async fn create(&self, generated: Generated, deadline: Instant) -> Result<Arc<KnownRecord>, StoreError> {
-        if Instant::now() >= deadline {
-            return Err(StoreError::TooLate);
-        }
+        check_in_time(deadline)?;
         let Generated { record, addresses } = generated;
-        let mut known = KnownRecord::new(StoredRecord::new(record, addresses, OffsetDateTime::now_utc()), None)?;
-        known.revision = self.store.create(&known.stored).await?;
-        let record = Arc::new(known);
-        self.accepted(Found { record: Arc::clone(&record), cached: false });
+        let stored = StoredRecord::new(record, addresses, OffsetDateTime::now_utc());
+        let presented = present(&stored)?;
+        let revision = self.store.create(&stored).await?;
+        let record = Arc::new(KnownRecord { stored, presented, revision });
+        self.keep(Arc::clone(&record), Instant::now());
         Ok(record)
+    }
+
+    /// Stores a key's next version, with another state.
+    ///
+    /// # Errors
+    /// As of [`KeyStore::replace`].
+    pub async fn change_state(&self, old: &KnownRecord, state: State) -> Result<Arc<KnownRecord>, StoreError> {
+        let record = self.replace(old, old.stored.record.clone(), state).await?;
+        // The enclave accepted these very bytes, or has not seen them yet.
+        match self.cache.get(record.stored.key_id()) {
+            Some(cached) if cached.record.presented == record.presented => {
+                self.keep(Arc::clone(&record), Instant::now())
+            }
+            _ => {}
+        }
+        Ok(record)
+    }
+
+    /// Stores a key's next version, with a record that the enclave has just made of the old one and opened.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLate`]: the caller has been told of a failure; nothing is changed. Otherwise as of
+    /// [`KeyStore::replace`].
+    pub async fn change_record(
+        &self,
+        old: &KnownRecord,
+        record: KeyRecord,
+        deadline: Instant,
+    ) -> Result<Arc<KnownRecord>, StoreError> {
+        check_in_time(deadline)?;
+        let record = self.replace(old, record, old.stored.state).await?;
+        self.keep(Arc::clone(&record), Instant::now());
+        Ok(record)
+    }
+
+    /// Deletes a key.
+    ///
+    /// # Errors
+    /// As of [`KeyStore::delete`].
+    pub async fn delete(&self, old: &KnownRecord) -> Result<(), StoreError> {
+        let key_id = old.stored.key_id();
+        let deleted = self.store.delete(key_id, &old.revision).await;
+        // Also if it is not known whether it was: the store will tell.
+        self.cache.invalidate(key_id);
+        deleted
     }
 
     /// At most `limit` wanted records from `cursor` on.
@@ -131,21 +244,105 @@ impl Records {
     pub async fn ready(&self) -> Result<(), StoreError> {
         self.store.ready().await
     }
+
+    async fn replace(
+        &self,
+        old: &KnownRecord,
+        record: KeyRecord,
+        state: State,
+    ) -> Result<Arc<KnownRecord>, StoreError> {
+        let stored = old.stored.next(record, state).ok_or(StoreError::TooLarge)?;
+        let presented = present(&stored)?;
+        let revision = self.store.replace(&old.revision, &stored).await?;
+        Ok(Arc::new(KnownRecord { stored, presented, revision }))
+    }
+
+    /// Asks the store again about a cached record. A record that differs only in what the enclave does not
+    /// see takes its place; one that the enclave has not seen is for the enclave to accept.
+    async fn refresh(&self, cached: Arc<Cached>) -> Result<Found, StoreError> {
+        let key_id = cached.record.stored.key_id();
+        let _turn = cached.refreshing.lock().await;
+        match self.cache.get(key_id) {
+            Some(newer) if !Arc::ptr_eq(&newer, &cached) => return Ok(newer.found()),
+            _ if self.is_away() => return Ok(cached.found()),
+            _ => {}
+        }
+        match self.find_afresh(key_id).await {
+            Ok(found) if found.record.presented == cached.record.presented => {
+                self.keep(Arc::clone(&found.record), found.as_of);
+                Ok(Found { cached: true, ..found })
+            }
+            Ok(found) => Ok(found),
+            Err(StoreError::NotFound) => {
+                self.cache.invalidate(key_id);
+                Err(StoreError::NotFound)
+            }
+            Err(error) => {
+                warn!(%key_id, %error, "a record cannot be read again; what the store last had is used");
+                Ok(cached.found())
+            }
+        }
+    }
+
+    /// Whether a cached record can be used without reading it again. A file can be looked at instead, each
+    /// time, so that a change shows at once.
+    async fn is_good(&self, key_id: &KeyId, cached: &Cached) -> bool {
+        match timeout(PATIENCE, self.store.is_current(key_id, &cached.record.revision)).await {
+            Ok(Ok(Some(current))) => current,
+            Ok(Ok(None)) => cached.as_of.elapsed() < self.lifetime,
+            Ok(Err(_)) | Err(_) => {
+                self.set_away();
+                true
+            }
+        }
+    }
+
+    /// Caches a record, unless what is cached is newer.
+    fn keep(&self, record: Arc<KnownRecord>, as_of: Instant) {
+        let cached = Arc::new(Cached { record, as_of, refreshing: tokio::sync::Mutex::default() });
+        self.cache.entry(cached.record.stored.key_id().clone()).and_compute_with(|there| match there {
+            Some(there) if there.value().as_of > as_of => Op::Nop,
+            _ => Op::Put(cached),
+        });
+    }
+
+    fn is_away(&self) -> bool {
+        self.away_until().is_some_and(|until| Instant::now() < until)
+    }
+
+    fn set_away(&self) {
+        *self.away_until() = Some(Instant::now() + PAUSE);
+    }
+
+    fn away_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.away_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl KnownRecord {
-    fn new(stored: StoredRecord, revision: Option<Revision>) -> Result<Self, StoreError> {
-        let presented = stored.record.present().map_err(|_| StoreError::TooLarge)?;
-        Ok(Self { stored, presented, revision })
+impl Cached {
+    fn found(&self) -> Found {
+        Found { record: Arc::clone(&self.record), cached: true, as_of: self.as_of }
     }
+}
+
+fn present(stored: &StoredRecord) -> Result<PresentedRecord, StoreError> {
+    stored.record.present().map_err(|_| StoreError::TooLarge)
+}
+
+fn check_in_time(deadline: Instant) -> Result<(), StoreError> {
+    if Instant::now() < deadline { Ok(()) } else { Err(StoreError::TooLate) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-    use crate::key_store::Directory;
+    use serde_json::json;
+
+    use crate::key_store::aws_double::{answering, refusal};
+    use crate::key_store::{Directory, DynamoDb};
     use crate::stored_record::tests::sample;
 
     fn records(folder: &std::path::Path) -> Records {
@@ -181,6 +378,88 @@ mod tests {
         assert!(!records.find(&id).await.expect("there").cached, "finding is not accepting");
         records.accepted(found);
         assert!(records.find(&id).await.expect("there").cached);
+    }
+
+    /// A table with the keys `a` to `z` in this state, until it is told to fail.
+    async fn table(failing: Arc<AtomicBool>, state: Arc<Mutex<State>>) -> (Records, Arc<AtomicUsize>) {
+        let reads = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&reads);
+        let aws = answering(move |_, request| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            if failing.load(Ordering::SeqCst) {
+                return refusal("AccessDeniedException");
+            }
+            let id = request["Key"]["key_id"]["S"].as_str().expect("an id");
+            let stored = StoredRecord { state: *state.lock().expect("unpoisoned"), ..sample(id) };
+            let json = stored.to_json().expect("encodes");
+            Ok(json!({ "Item": { "key_id": { "S": id }, "record": { "S": json } } }))
+        })
+        .await;
+        (Records::new(KeyStore::DynamoDb(DynamoDb::new(&aws, "keys")), &Limits::default()), reads)
+    }
+
+    #[tokio::test]
+    async fn a_record_is_read_again_when_its_time_is_over() {
+        let state = Arc::new(Mutex::new(State::Enabled));
+        let (mut records, reads) = table(Arc::default(), Arc::clone(&state)).await;
+        let id: KeyId = "a".parse().expect("id");
+        records.accepted(records.find(&id).await.expect("there"));
+        *state.lock().expect("unpoisoned") = State::Disabled;
+        assert_eq!(records.find(&id).await.expect("there").record.stored.state, State::Enabled, "not asked yet");
+        assert_eq!(reads.load(Ordering::SeqCst), 1);
+        records.lifetime = Duration::ZERO;
+        let found = records.find(&id).await.expect("there");
+        assert_eq!((found.record.stored.state, found.cached), (State::Disabled, true), "the enclave knows its bytes");
+        records.lifetime = Duration::from_secs(60);
+        assert_eq!(records.find(&id).await.expect("there").record.stored.state, State::Disabled);
+        assert_eq!(reads.load(Ordering::SeqCst), 2, "and it is kept");
+    }
+
+    #[tokio::test]
+    async fn while_the_store_is_away_it_is_left_alone_about_what_is_cached() {
+        let failing = Arc::new(AtomicBool::new(false));
+        let (mut records, reads) = table(Arc::clone(&failing), Arc::new(Mutex::new(State::Enabled))).await;
+        let id: KeyId = "a".parse().expect("id");
+        records.accepted(records.find(&id).await.expect("there"));
+        failing.store(true, Ordering::SeqCst);
+        records.lifetime = Duration::ZERO;
+        for _ in 0..20 {
+            assert!(records.find(&id).await.expect("cached").cached);
+        }
+        let asked = reads.load(Ordering::SeqCst);
+        assert!((2..=4).contains(&asked), "{asked} questions for 20 requests");
+        assert!(records.show(&id).await.is_ok());
+        let unknown = records.find(&"b".parse().expect("id")).await;
+        assert_eq!(unknown.err(), Some(StoreError::Unavailable));
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_a_change_does_not_take_its_place() {
+        let folder = tempfile::tempdir().expect("folder");
+        let records = records(folder.path());
+        let created = records.create(generated("a"), soon()).await.expect("created");
+        let as_of = Instant::now();
+        let changed = records.change_state(&created, State::Disabled).await.expect("changed");
+        records.keep(created, as_of);
+        let kept = records.cache.get(changed.stored.key_id()).expect("cached");
+        assert_eq!(kept.record.stored.state, State::Disabled);
+    }
+
+    #[tokio::test]
+    async fn a_change_of_what_is_not_stored_any_more_is_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        let records = records(folder.path());
+        let first = records.create(generated("a"), soon()).await.expect("created");
+        let id = first.stored.key_id();
+        records.change_state(&first, State::Disabled).await.expect("changed");
+        assert_eq!(records.change_state(&first, State::Disabled).await.err(), Some(StoreError::GenerationLost));
+        assert_eq!(records.find_to_change(id, Some(1)).await.err(), Some(StoreError::GenerationLost));
+        let second = records.find_to_change(id, Some(2)).await.expect("there");
+        let late = records.change_record(&second, second.stored.record.clone(), Instant::now()).await;
+        assert_eq!(late.err(), Some(StoreError::TooLate));
+        assert_eq!(records.delete(&first).await, Err(StoreError::GenerationLost));
+        assert_eq!(records.delete(&second).await, Ok(()));
+        assert_eq!(records.find(id).await.err(), Some(StoreError::NotFound));
     }
 
     #[tokio::test]

@@ -13,6 +13,8 @@ use strongroom_protocol::{Algorithm, ByteString, KeyId, KeyRecord, KmsKeyArn, Or
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::key_state::{State, StateName};
+
 /// A stored key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecord {
@@ -26,16 +28,6 @@ pub struct StoredRecord {
     pub generation: u64,
     /// When the key was created.
     pub created_at: OffsetDateTime,
-}
-
-/// Whether the parent lets a key sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// It signs.
-    Enabled,
-    /// It does not.
-    Disabled,
 }
 
 /// Longest stored record, in bytes: an encoded record of at most 16 KiB in base64, and notes.
@@ -97,11 +89,26 @@ impl StoredRecord {
         serde_json::to_string_pretty(&Written::from(self))
     }
 
+    /// The key's next version, with this record and this state. `None` after 2^64 - 1 versions.
+    #[must_use]
+    pub fn next(&self, record: KeyRecord, state: State) -> Option<Self> {
+        let generation = self.generation.checked_add(1)?;
+        Some(Self { record, state, generation, addresses: self.addresses.clone(), created_at: self.created_at })
+    }
+
     /// When the key was created, in RFC 3339, UTC.
     #[must_use]
     pub fn created_at_text(&self) -> String {
-        // Every year that Rfc3339 parses it also formats.
-        self.created_at.to_offset(time::UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
+        to_text(self.created_at)
+    }
+
+    /// When the waiting period of a key that is to be deleted is over, in RFC 3339, UTC.
+    #[must_use]
+    pub fn deletion_date_text(&self) -> Option<String> {
+        match self.state {
+            State::PendingDeletion { deletion_date } => Some(to_text(deletion_date)),
+            State::Enabled | State::Disabled => None,
+        }
     }
 }
 
@@ -120,7 +127,9 @@ struct Written {
     ciphertext: String,
     #[serde(deserialize_with = "without_duplicates")]
     addresses: BTreeMap<String, String>,
-    state: State,
+    state: StateName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deletion_date: Option<String>,
     generation: u64,
     created_at: String,
 }
@@ -142,8 +151,15 @@ impl TryFrom<Written> for StoredRecord {
         if written.generation == 0 {
             return Err(Damage::Field("generation"));
         }
-        let created_at =
-            OffsetDateTime::parse(&written.created_at, &Rfc3339).map_err(|_| Damage::Field("created_at"))?;
+        let created_at = from_text(&written.created_at).ok_or(Damage::Field("created_at"))?;
+        let state = match (written.state, written.deletion_date) {
+            (StateName::Enabled, None) => State::Enabled,
+            (StateName::Disabled, None) => State::Disabled,
+            (StateName::PendingDeletion, Some(date)) => {
+                State::PendingDeletion { deletion_date: from_text(&date).ok_or(Damage::Field("deletion_date"))? }
+            }
+            _ => return Err(Damage::Field("deletion_date")),
+        };
         let record = KeyRecord {
             key_id: written.key_id,
             algorithm: written.algorithm,
@@ -154,13 +170,7 @@ impl TryFrom<Written> for StoredRecord {
             data_key: from_base64(&written.data_key, "data_key")?,
             ciphertext: from_base64(&written.ciphertext, "ciphertext")?,
         };
-        Ok(Self {
-            record,
-            addresses: written.addresses,
-            state: written.state,
-            generation: written.generation,
-            created_at,
-        })
+        Ok(Self { record, addresses: written.addresses, state, generation: written.generation, created_at })
     }
 }
 
@@ -178,11 +188,21 @@ impl From<&StoredRecord> for Written {
             data_key: STANDARD.encode(&*record.data_key),
             ciphertext: STANDARD.encode(&*record.ciphertext),
             addresses: stored.addresses.clone(),
-            state: stored.state,
+            state: stored.state.name(),
+            deletion_date: stored.deletion_date_text(),
             generation: stored.generation,
             created_at: stored.created_at_text(),
         }
     }
+}
+
+fn to_text(time: OffsetDateTime) -> String {
+    // Every year that Rfc3339 parses it also formats.
+    time.to_offset(time::UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
+}
+
+fn from_text(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 fn from_base64<const MAX: usize>(text: &str, field: &'static str) -> Result<ByteString<MAX>, Damage> {
@@ -243,6 +263,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_next_version_differs_in_record_state_and_generation_only() {
+        let stored = sample("hot-1");
+        let deletion_date = OffsetDateTime::UNIX_EPOCH;
+        let mut record = stored.record.clone();
+        record.kms_key_arn = "arn:aws:kms:eu-central-1:111122223333:key/2".parse().expect("arn");
+        let next = stored.next(record.clone(), State::PendingDeletion { deletion_date }).expect("a generation");
+        assert_eq!(next.generation, 2);
+        assert_eq!((&next.record, next.created_at, &next.addresses), (&record, stored.created_at, &stored.addresses));
+        let json = next.to_json().expect("encodes");
+        assert_eq!(StoredRecord::from_json(stored.key_id(), json.as_bytes()).expect("reads"), next);
+        assert_eq!(StoredRecord { generation: u64::MAX, ..stored.clone() }.next(record, stored.state), None);
+    }
+
+    #[test]
     fn what_is_not_exactly_a_record_is_damaged() {
         let stored = sample("hot-1");
         let json = stored.to_json().expect("encodes");
@@ -259,6 +293,8 @@ pub(crate) mod tests {
             ("generation", "\"generation\": 1", "\"generation\": 0"),
             ("time", "1970-01-01T", "1970-01-01 at "),
             ("state", "enabled", "maybe"),
+            ("deletion_date_of_an_enabled_key", "\"state\"", "\"deletion_date\": \"1970-01-01T00:00:00Z\", \"state\""),
+            ("no_deletion_date", "enabled", "pending_deletion"),
             ("missing_field", "\"origin\": \"generated\",", ""),
             ("trailing", "\n}", "\n}}"),
         ] {

@@ -44,6 +44,8 @@ pub enum Operation {
     Generate,
     /// Sign.
     Sign,
+    /// Put existing keys under another KMS key. A ceremony: not among the defaults.
+    Rewrap,
 }
 
 /// A configuration that no enclave takes. The text is for the parent's own check; across the
@@ -88,6 +90,17 @@ impl Configuration {
     #[must_use]
     pub fn allows(&self, operation: Operation) -> bool {
         self.operations.contains(&operation)
+    }
+
+    /// The configured key that stands for the KMS key of this name: that key itself, or its replica in
+    /// this Region if it is a multi-Region key. What KMS is asked for, and must answer, is the result.
+    ///
+    /// A record's `kms_key_arn` is not bound and whoever stores the record can write another one there.
+    /// That widens nothing: whatever it says, KMS is asked with one of the configured keys, and opens with
+    /// it only what was wrapped by the same key material.
+    #[must_use]
+    pub fn kms_key_for(&self, named: &KmsKeyArn) -> Option<&KmsKeyArn> {
+        self.kms_keys.iter().find(|key| *key == named || key.is_replica_of(named))
     }
 
     fn check(&self) -> Result<(), ConfigurationError> {
@@ -150,7 +163,30 @@ mod tests {
     fn a_minimal_configuration_has_safe_defaults() {
         let configuration = Configuration::parse(MINIMAL.as_bytes()).expect("valid");
         assert!(configuration.allows(Operation::Generate) && configuration.allows(Operation::Sign));
+        assert!(!configuration.allows(Operation::Rewrap), "a ceremony is asked for");
         assert_eq!(configuration.tls_roots, None);
+    }
+
+    #[test]
+    fn a_multi_region_key_of_another_region_is_its_replica_here_and_no_other_key_is() {
+        let with_replica = MINIMAL.replace("key/1\"", "key/1\",\"arn:aws:kms:eu-central-1:111122223333:key/mrk-2\"");
+        let configuration = Configuration::parse(with_replica.as_bytes()).expect("valid");
+        for (named, meant) in [
+            ("arn:aws:kms:eu-central-1:111122223333:key/1", Some("key/1")),
+            ("arn:aws:kms:eu-central-1:111122223333:key/mrk-2", Some("key/mrk-2")),
+            ("arn:aws:kms:us-east-1:111122223333:key/mrk-2", Some("key/mrk-2")),
+            ("arn:aws:kms:us-east-1:111122223333:key/1", None),
+            ("arn:aws:kms:us-east-1:111122223333:key/2", None),
+            ("arn:aws:kms:us-east-1:111122223333:key/mrk-1", None),
+            ("arn:aws:kms:us-east-1:111122223333:key/mrk-22", None),
+            ("arn:aws:kms:us-east-1:999999999999:key/mrk-2", None),
+            ("arn:aws:kms:eu-central-1:999999999999:key/mrk-2", None),
+            ("arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/mrk-2", None),
+        ] {
+            let found = configuration.kms_key_for(&named.parse().expect("an ARN"));
+            let expected = meant.map(|key| format!("arn:aws:kms:eu-central-1:111122223333:{key}"));
+            assert_eq!(found.map(|key| key.as_str().to_owned()), expected, "{named}");
+        }
     }
 
     #[test]

@@ -56,7 +56,19 @@ impl KmsKeyArn {
     /// The Region that the ARN names.
     #[must_use]
     pub fn region(&self) -> &str {
-        self.0.split(':').nth(3).unwrap_or_default()
+        self.0.split(':').nth(REGION).unwrap_or_default()
+    }
+
+    /// Whether both name the same multi-Region key, in whatever Regions: its primary and its replicas
+    /// have one key id, which begins with `mrk-`, and the same key material (KMS developer guide,
+    /// "Multi-Region keys in AWS KMS").
+    #[must_use]
+    pub fn is_replica_of(&self, other: &Self) -> bool {
+        self.0.contains(":key/mrk-") && self.all_but_region().eq(other.all_but_region())
+    }
+
+    fn all_but_region(&self) -> impl Iterator<Item = &str> {
+        self.0.split(':').enumerate().filter(|(place, _)| *place != REGION).map(|(_, part)| part)
     }
 }
 
@@ -205,6 +217,9 @@ macro_rules! from_text {
 }
 from_text!(KeyId, KmsKeyArn);
 
+/// The Region's place in an ARN.
+const REGION: usize = 3;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +232,24 @@ mod tests {
         for bad in ["", ".a", "-a", "_a", "a/b", "a b", "ä", "a\0", "..", &"x".repeat(65)] {
             assert!(bad.parse::<KeyId>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn replicas_differ_in_their_region_and_in_nothing_else() {
+        let arn = |text: &str| text.parse::<KmsKeyArn>().expect("valid");
+        let here = arn("arn:aws:kms:eu-central-1:111122223333:key/mrk-1234");
+        assert!(here.is_replica_of(&here));
+        assert!(here.is_replica_of(&arn("arn:aws:kms:us-east-1:111122223333:key/mrk-1234")));
+        for other in [
+            "arn:aws:kms:us-east-1:999999999999:key/mrk-1234",
+            "arn:aws-cn:kms:us-east-1:111122223333:key/mrk-1234",
+            "arn:aws:kms:us-east-1:111122223333:key/mrk-12345",
+            "arn:aws:kms:us-east-1:111122223333:key/1234",
+        ] {
+            assert!(!here.is_replica_of(&arn(other)) && !arn(other).is_replica_of(&here), "{other}");
+        }
+        let single = |region: &str| arn(&format!("arn:aws:kms:{region}:111122223333:key/1234-mrk-1"));
+        assert!(!single("eu-central-1").is_replica_of(&single("us-east-1")), "single-Region keys have no replicas");
     }
 
     #[test]

@@ -77,6 +77,13 @@ pub enum Request {
         /// Signed in this order, each on its own.
         payloads: Vec<Payload>,
     },
+    /// Puts an existing key under another KMS key, or under a new data key of the same one.
+    Rewrap {
+        /// The record, as the store has it.
+        record: PresentedRecord,
+        /// The KMS key that is to wrap it.
+        kms_key_arn: KmsKeyArn,
+    },
     /// Evidence about the enclave itself.
     Attest {
         /// In the document, verbatim.
@@ -115,6 +122,9 @@ pub enum Response {
     Document(ByteString<MAX_DOCUMENT>),
     /// To [`Request::Sign`]: one result per payload, in order.
     Signed(Vec<Result<Signature, ErrorCode>>),
+    /// To [`Request::Rewrap`]: the same key, opened once by the enclave under its new KMS key. Only
+    /// `kms_key_arn`, `data_key` and `ciphertext` differ from the record that was presented.
+    Rewrapped(Box<KeyRecord>),
     /// To [`Request::Health`].
     Health(Health),
 }

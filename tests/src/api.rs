@@ -54,6 +54,14 @@ impl Api {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    /// `DELETE path`.
+    ///
+    /// # Errors
+    /// There was no reply.
+    pub async fn delete(&self, path: &str) -> io::Result<Reply> {
+        self.call(Method::DELETE, path, None).await
+    }
+
     /// Signs with `key_id`.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ pub struct Machine {
     pub instance: String,
     /// Started with `--debug-mode`: PCR0-2 are zero, as on Nitro.
     pub debug_mode: bool,
+    /// What somebody did to PCR16 before the application ran; on an honest machine: nothing.
+    pub used_pcr16: Option<UsedPcr16>,
     /// How long each request takes.
     pub latency: Duration,
     /// How far the module's clock is from the system's, in seconds.
@@ -43,10 +45,22 @@ impl Default for Machine {
             role: "arn:aws:iam::111122223333:role/strongroom-parent".to_owned(),
             instance: "i-0123456789abcdef0".to_owned(),
             debug_mode: false,
+            used_pcr16: None,
             latency: Duration::ZERO,
             clock_offset_seconds: 0,
         }
     }
+}
+
+/// How PCR16, which is the application's, was used by somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum UsedPcr16 {
+    /// Extended, so that no later extension gives what it should; documents do not show it.
+    Extended,
+    /// Locked at zero: documents show zeroes.
+    Locked,
+    /// Both: documents show a value that is nobody's configuration.
+    ExtendedAndLocked,
 }
 
 /// PCR0-2 of an image: what a build would print for it.
@@ -65,7 +79,8 @@ pub struct MockNsm {
 }
 
 impl MockNsm {
-    /// A module of a machine that just booted: PCR0-15 measured and locked, the others zero.
+    /// A module of a machine that just booted: PCR0-15 measured and locked, the others zero (but for
+    /// [`Machine::used_pcr16`]).
     #[must_use]
     pub fn new(authority: NitroAuthority, machine: Machine) -> Self {
         let mut registers = [Register { value: ZERO, locked: false }; REGISTERS];
@@ -76,6 +91,12 @@ impl MockNsm {
             register.value = value;
         }
         registers.iter_mut().take(BOOT_REGISTERS).for_each(|register| register.locked = true);
+        if let (Some(used), Some(register)) = (machine.used_pcr16, registers.get_mut(BOOT_REGISTERS)) {
+            if used != UsedPcr16::Locked {
+                register.value = extended(&ZERO, b"somebody else");
+            }
+            register.locked = used != UsedPcr16::Extended;
+        }
         let module_id = format!("{}-enc0123456789abcdef", machine.instance);
         Self { machine, module_id, authority, registers, framing: Framing::Definite }
     }

@@ -1,5 +1,5 @@
 //! The whole appliance on one machine: mock-kms, dev-enclave and parent as processes of their own, set
-//! up as an operator would: a KMS key whose policy admits exactly this image with this configuration.
+//! up as an operator would: KMS keys whose policies admit exactly this image with this configuration.
 //! The suites, `make dev` and `make demo` all start it here.
 //!
 //! Everything lives in one folder, and what the folder has is kept: keys survive a restart.
@@ -17,7 +17,7 @@ use strongroom_protocol::Measurement;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::mock_kms::{self, Admitted, Control, Endpoint, dedicated_key_policy};
+use crate::mock_kms::{self, Admitted, Control, ControlError, Endpoint, dedicated_key_policy};
 use crate::mock_nsm::image_pcrs;
 use crate::pki::NITRO_ROOT_FILE;
 
@@ -53,11 +53,13 @@ pub struct Plan {
     pub image: String,
     /// Whether the enclave runs in debug mode (PCR0-2 zero).
     pub debug_mode: bool,
+    /// The KMS keys that the configuration lists, in this order, and that admit the enclave.
+    pub kms_keys: Vec<KmsKeyKind>,
     /// Fields of the enclave's configuration beside, or instead of, the usual ones.
     pub configuration: Map<String, Value>,
-    /// The image that the KMS key's policy admits; by default the enclave's own.
+    /// The image that the KMS keys' policies admit; by default the enclave's own.
     pub admitted_image: Option<String>,
-    /// The PCR16 that the KMS key's policy admits; by default the configuration's own.
+    /// The PCR16 that the KMS keys' policies admit; by default the configuration's own.
     pub admitted_pcr16: Option<[u8; 48]>,
     /// `[store]` of strongroom.toml; by default the folder `keys`.
     pub store: String,
@@ -75,6 +77,15 @@ pub struct Plan {
     pub log_level: String,
 }
 
+/// What kind of KMS key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KmsKeyKind {
+    /// KMS's usual one.
+    SingleRegion,
+    /// One that can have replicas in other Regions; its id begins with `mrk-`.
+    MultiRegion,
+}
+
 impl Plan {
     /// The usual stack, in `directory`.
     #[must_use]
@@ -84,6 +95,7 @@ impl Plan {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             image: IMAGE.to_owned(),
             debug_mode: false,
+            kms_keys: vec![KmsKeyKind::SingleRegion],
             configuration: Map::new(),
             admitted_image: None,
             admitted_pcr16: None,
@@ -114,39 +126,35 @@ impl Plan {
     pub async fn start_unready(mut self) -> io::Result<Stack> {
         fs::create_dir_all(self.directory.join("keys"))?;
         self.directory = self.directory.canonicalize()?;
-        self.listen = free_address(self.listen)?;
         let (kms, endpoint) = self.start_kms(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        // Not before: a port that is only found free could become mock-kms's.
+        self.listen = free_address(self.listen)?;
         let control = Control::new(endpoint.control);
-        let kms_key = self.configure(&control).await?;
+        let kms_keys = self.configure(&control).await?;
         fs::write(self.directory.join(CONFIG_FILE), self.strongroom_toml(endpoint.kms))?;
-        let enclave = self.start_enclave().await?;
+        let enclave = self.start_enclave("enclave").await?;
         let parent = self.start_parent("parent", CONFIG_FILE)?;
         Ok(Stack {
             url: format!("http://{}", self.listen),
             plan: self,
             control,
             endpoint,
-            kms_key,
+            kms_key: kms_keys.first().cloned().unwrap_or_default(),
+            kms_keys,
             kms,
             enclave,
             parent,
         })
     }
 
-    /// Makes the KMS key of a new folder, writes the configuration that names it and admits both.
-    async fn configure(&self, control: &Control) -> io::Result<String> {
-        let kms_key = match control.keys().await.map_err(io::Error::other)?.first() {
-            Some(key) => key.arn.clone(),
-            None => {
-                let nothing = dedicated_key_policy(ADMINISTRATOR_ARN, PARENT_ARN, &[]);
-                control.create_key(Some(nothing)).await.map_err(io::Error::other)?
-            }
-        };
+    /// Makes the KMS keys of a new folder, writes the configuration that names them and admits it to each.
+    async fn configure(&self, control: &Control) -> io::Result<Vec<String>> {
+        let kms_keys = self.kms_keys(control).await.map_err(io::Error::other)?;
         let mut configuration = json!({
             "version": 1,
             "region": REGION,
             "kms_host": KMS_HOST,
-            "kms_keys": [kms_key],
+            "kms_keys": kms_keys,
             "tls_roots": fs::read_to_string(self.directory.join("kms").join(mock_kms::TLS_ROOT_FILE))?,
         });
         if let Some(fields) = configuration.as_object_mut() {
@@ -165,8 +173,25 @@ impl Plan {
         let admitted_pcr0 = self.admitted_image.as_deref().map_or(pcrs[0], |image| image_pcrs(image)[0]);
         let admitted = Admitted::new(admitted_pcr0, self.admitted_pcr16.unwrap_or(pcr16)).map_err(io::Error::other)?;
         let policy = dedicated_key_policy(ADMINISTRATOR_ARN, PARENT_ARN, &[admitted]);
-        control.put_policy(&kms_key, &policy).await.map_err(io::Error::other)?;
-        Ok(kms_key)
+        for kms_key in &kms_keys {
+            control.put_policy(kms_key, &policy).await.map_err(io::Error::other)?;
+        }
+        Ok(kms_keys)
+    }
+
+    /// The plan's KMS keys: the oldest that there are, and new ones for what is missing.
+    async fn kms_keys(&self, control: &Control) -> Result<Vec<String>, ControlError> {
+        let mut found = control.keys().await?.into_iter().map(|key| key.arn);
+        let mut kms_keys = Vec::new();
+        for kind in &self.kms_keys {
+            let nothing = || Some(dedicated_key_policy(ADMINISTRATOR_ARN, PARENT_ARN, &[]));
+            kms_keys.push(match (found.next(), kind) {
+                (Some(arn), _) => arn,
+                (None, KmsKeyKind::SingleRegion) => control.create_key(nothing()).await?,
+                (None, KmsKeyKind::MultiRegion) => control.create_multi_region_key(nothing()).await?,
+            });
+        }
+        Ok(kms_keys)
     }
 
     /// What an operator would write. Paths are relative to the folder, in which the parent runs, so that
@@ -199,7 +224,7 @@ impl Plan {
         Ok((process, endpoint))
     }
 
-    async fn start_enclave(&self) -> io::Result<Process> {
+    async fn start_enclave(&self, name: &'static str) -> io::Result<Process> {
         let mut command = self.command("dev-enclave");
         command
             .args(["--listen", &self.enclave_address, "--kms-proxy", &self.kms_proxy_address])
@@ -208,7 +233,7 @@ impl Plan {
         if self.debug_mode {
             command.arg("--debug-mode");
         }
-        let mut process = Process::start("enclave", &mut command, &self.directory)?;
+        let mut process = Process::start(name, &mut command, &self.directory)?;
         let root = self.directory.join("nsm").join(NITRO_ROOT_FILE);
         let root = process.wait_for(|| fs::read(&root).ok()).await?;
         fs::write(self.directory.join(NITRO_ROOT_FILE), root)?;
@@ -253,8 +278,10 @@ pub struct Stack {
     pub url: String,
     /// The controls of mock-kms.
     pub control: Control,
-    /// The ARN of the KMS key.
+    /// The ARN of the first KMS key.
     pub kms_key: String,
+    /// The ARNs of all KMS keys of the plan.
+    pub kms_keys: Vec<String>,
     endpoint: Endpoint,
     kms: Process,
     enclave: Process,
@@ -282,13 +309,13 @@ impl Stack {
         wait_ready(&self.url, &self.parent).await
     }
 
-    /// Writes the configuration anew from the plan and admits it, and nothing else, to the KMS key. An
+    /// Writes the configuration anew from the plan and admits it, and nothing else, to the KMS keys. An
     /// enclave takes it only at its next boot, a parent at its next start.
     ///
     /// # Errors
     /// The files cannot be written, or mock-kms is away.
     pub async fn reconfigure(&mut self) -> io::Result<()> {
-        self.kms_key = self.plan.configure(&self.control).await?;
+        self.kms_keys = self.plan.configure(&self.control).await?;
         Ok(())
     }
 
@@ -298,7 +325,7 @@ impl Stack {
     /// It does not start.
     pub async fn restart_enclave(&mut self) -> io::Result<()> {
         self.enclave.kill().await?;
-        self.enclave = self.plan.start_enclave().await?;
+        self.enclave = self.plan.start_enclave("enclave").await?;
         Ok(())
     }
 
@@ -322,7 +349,27 @@ impl Stack {
         let process = self.plan.start_parent("another-parent", "another.toml")?;
         let url = format!("http://{listen}");
         wait_ready(&url, &process).await?;
-        Ok(AnotherParent { url, _process: process })
+        Ok(AnotherParent { url, _parent: process, _enclave: None })
+    }
+
+    /// Starts another host on the same store and the same KMS: a parent with an enclave of its own, which
+    /// has the same image and configuration. Waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not start or is not ready in time.
+    pub async fn start_another_host(&self) -> io::Result<AnotherParent> {
+        let plan = Plan {
+            listen: free_address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?,
+            enclave_address: "unix:another-enclave.sock".to_owned(),
+            kms_proxy_address: "unix:another-kms-proxy.sock".to_owned(),
+            ..self.plan.clone()
+        };
+        fs::write(self.directory().join("another.toml"), plan.strongroom_toml(self.endpoint.kms))?;
+        let enclave = plan.start_enclave("another-enclave").await?;
+        let parent = plan.start_parent("another-parent", "another.toml")?;
+        let url = format!("http://{}", plan.listen);
+        wait_ready(&url, &parent).await?;
+        Ok(AnotherParent { url, _parent: parent, _enclave: Some(enclave) })
     }
 
     /// Ends the parent by SIGTERM; how it ended.
@@ -387,7 +434,8 @@ impl Stack {
 pub struct AnotherParent {
     /// Its URL.
     pub url: String,
-    _process: Process,
+    _parent: Process,
+    _enclave: Option<Process>,
 }
 
 async fn wait_ready(url: &str, parent: &Process) -> io::Result<()> {

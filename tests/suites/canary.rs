@@ -13,8 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use secp256k1::SecretKey;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha512};
-use strongroom_parent::stored_record::StoredRecord;
-use strongroom_protocol::{Algorithm, KeyRecord};
+use strongroom_protocol::{Algorithm, KeyRecord, Request, Response};
 use strongroom_tests::api::Api;
 use strongroom_tests::mock_kms::envelope::Defect;
 use strongroom_tests::mock_kms::{Fault, FaultKind, Principal};
@@ -33,6 +32,7 @@ const WRONG_TOKEN: &str = "srt_CanaryWrongTokenHj3Kl5Mn7Pq9Rs1Tu";
 /// As much as everybody can be made to say.
 fn talkative(plan: &mut Plan) {
     plan.log_level = "trace".to_owned();
+    plan.configuration.insert("operations".to_owned(), json!(["generate", "sign", "rewrap"]));
     let hash = hex::encode(Sha256::digest(TOKEN));
     plan.parent_toml += &format!(
         "[[identities]]\nname = \"canary\"\ntoken_sha256 = \"{hash}\"\noperations = [\"read\", \"sign\", \"manage\"]\nkeys = [\"*\"]\n"
@@ -67,9 +67,13 @@ async fn assert_silent(mut it: Place) {
     let mut said = Vec::new();
     admit(&it).await;
     use_everything(&it, &mut said).await;
+    let mut rewrapped = Vec::new();
+    for (key_id, _) in KEYS {
+        rewrapped.push(rewrap(&it, key_id, &mut said).await);
+    }
     misuse_everything(&it, &mut said).await;
 
-    let needles = needles(&it).await;
+    let needles = needles(&it, &rewrapped).await;
     for process in it.scene.stack.process_ids().into_iter().flatten().skip(1) {
         said.extend(fs::read(format!("/proc/{process}/cmdline")).expect("a running process"));
     }
@@ -115,6 +119,20 @@ async fn use_everything(it: &Place, said: &mut Vec<u8>) {
     }
     for path in ["/v1/keys", "/v1/attestation?nonce=00", "/healthz", "/readyz", "/openapi.json"] {
         assert_eq!(get(&api, path, said).await, 200);
+    }
+}
+
+/// A key's secret under another data key; asked of the enclave itself, whose reply is searched too.
+async fn rewrap(it: &Place, key_id: &str, said: &mut Vec<u8>) -> KeyRecord {
+    let record = it.record(key_id).await;
+    let (presented, kms_key_arn) = (record.present().expect("encodes"), record.kms_key_arn);
+    let request = Request::Rewrap { record: presented, kms_key_arn };
+    match it.scene.enclave().await.ask(request).await.expect("a reply") {
+        Ok(Response::Rewrapped(record)) => {
+            said.extend(record.present().expect("encodes").into_vec());
+            *record
+        }
+        other => panic!("{other:?}"),
     }
 }
 
@@ -181,7 +199,7 @@ fn keep(reply: strongroom_tests::api::Reply, said: &mut Vec<u8>) -> u16 {
 }
 
 /// Everything secret that there is, key bytes included: whoever owns mock-kms can open a record.
-async fn needles(it: &Place) -> Needles {
+async fn needles(it: &Place, rewrapped: &[KeyRecord]) -> Needles {
     let mut needles = Needles::default();
     for (name, secret) in [
         ("the secret access key", SECRET_ACCESS_KEY),
@@ -193,9 +211,7 @@ async fn needles(it: &Place) -> Needles {
     }
     let kms = it.scene.stack.directory().join("kms");
     for (key_id, _) in KEYS {
-        let stored = it.read(key_id).await;
-        let record =
-            StoredRecord::from_json(&key_id.parse().expect("an id"), stored.as_bytes()).expect("a record").record;
+        let record = it.record(key_id).await;
         let data_key = open_data_key(&kms, &record);
         let secret = open(&data_key, &record.ciphertext, record.binding().as_aad());
         needles.add(&format!("the data key of {key_id}"), &data_key);
@@ -215,6 +231,9 @@ async fn needles(it: &Place) -> Needles {
                 needles.add(&format!("the negated key {key_id}"), &secret.negate().to_secret_bytes());
             }
         }
+    }
+    for record in rewrapped {
+        needles.add(&format!("the second data key of {}", record.key_id), &open_data_key(&kms, record));
     }
     needles
 }

@@ -159,6 +159,29 @@ async fn keys_that_are_not_there_or_not_usable() {
 }
 
 #[tokio::test]
+async fn a_multi_region_key_says_so_in_its_id_and_is_known_in_this_region_only() {
+    let (mut kms, client, first) = with_key().await;
+    let key = kms.control.create_multi_region_key(None).await.expect("a key");
+    let id = key.rsplit('/').next().expect("an id");
+    assert!(id.starts_with("mrk-") && id.len() == 36, "{id}");
+    let blob = encrypted(&client, &key).await;
+    for name in [None, Some(key.clone()), Some(id.to_owned())] {
+        let request = client.decrypt().set_key_id(name).ciphertext_blob(blob.clone()).encryption_context("a", "b");
+        assert_eq!(request.send().await.expect("decrypted").key_id(), Some(key.as_str()));
+    }
+    let sibling = key.replace("eu-central-1", "us-east-1");
+    let request = client.decrypt().key_id(sibling).ciphertext_blob(blob).encryption_context("a", "b");
+    assert_eq!(refusal(request.send().await).0, "NotFoundException");
+    for (name, multi_region) in [(&first, false), (&key, true)] {
+        let described = client.describe_key().key_id(name).send().await.expect("described");
+        assert_eq!(described.key_metadata().and_then(|metadata| metadata.multi_region()), Some(multi_region));
+    }
+    kms.restart().await;
+    let arns: Vec<_> = kms.control.keys().await.expect("keys").into_iter().map(|key| key.arn).collect();
+    assert_eq!(arns, [first, key], "in the order in which they were made");
+}
+
+#[tokio::test]
 async fn denials_say_who_what_which_and_why() {
     let (kms, client, key) = with_key().await;
     let generate = || client.generate_data_key().key_id(&key).number_of_bytes(1).send();

@@ -4,8 +4,8 @@ use serde::Deserialize;
 use strongroom_protocol::{Binding, ByteString, Origin, PayloadKind, Policy};
 
 use super::*;
-use crate::keyring::OpenedKey;
 use crate::policy::authorize;
+use crate::wrapping::OpenedKey;
 
 #[derive(Deserialize)]
 struct Vectors<T> {

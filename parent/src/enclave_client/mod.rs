@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use strongroom_protocol::document::MAX_DOCUMENT;
 use strongroom_protocol::{
-    Address, Algorithm, ByteString, ErrorCode, Generated, KeyId, KmsKeyArn, Nonce, Payload, Policy, PresentedRecord,
-    Request, RequestFrame, Response, Scheme, Signature,
+    Address, Algorithm, ByteString, ErrorCode, Generated, KeyId, KeyRecord, KmsKeyArn, Nonce, Payload, Policy,
+    PresentedRecord, Request, RequestFrame, Response, Scheme, Signature,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -122,6 +122,23 @@ impl EnclaveClient {
                 Ok([result]) => result.map_err(CallError::Refused),
                 Err(_) => Err(CallError::Unexpected),
             },
+            _ => Err(CallError::Unexpected),
+        }
+    }
+
+    /// Puts a key under this KMS key and returns its new record, which the enclave has opened once.
+    /// Nothing is stored by that: until the new record is, the old one is the key's.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn rewrap(
+        &self,
+        record: PresentedRecord,
+        kms_key_arn: KmsKeyArn,
+        deadline: Instant,
+    ) -> Result<KeyRecord, CallError> {
+        match self.call(Request::Rewrap { record, kms_key_arn }, deadline).await? {
+            Response::Rewrapped(record) => Ok(*record),
             _ => Err(CallError::Unexpected),
         }
     }

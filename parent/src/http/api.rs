@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 
 use super::schema;
 use super::strict::{Object, Word};
-use crate::stored_record::{State, StoredRecord};
+use crate::key_state::{StateName, WaitingPeriod};
+use crate::stored_record::StoredRecord;
 
 /// `POST /v1/keys`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -51,6 +52,40 @@ impl TryFrom<WrittenPolicy> for NewPolicy {
     fn try_from(written: WrittenPolicy) -> Result<Self, PolicyError> {
         Policy::new(written.payloads.into_iter().map(|Word(kind)| kind).collect(), written.hold_seconds).map(Self)
     }
+}
+
+/// Changes of a key's state that take nothing else.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangeKey {
+    /// The generation that is meant; if the key has another one by now, nothing is changed.
+    #[schema(minimum = 1)]
+    pub(super) generation: Option<u64>,
+}
+
+/// `POST /v1/keys/{key_id}/schedule-deletion`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ScheduleDeletion {
+    /// How long the deletion can be cancelled, in days.
+    #[serde(default)]
+    #[schema(value_type = u8, required = false, minimum = 7, maximum = 30, default = 30)]
+    pub(super) waiting_days: WaitingPeriod,
+    /// The generation that is meant; if the key has another one by now, nothing is changed.
+    #[schema(minimum = 1)]
+    pub(super) generation: Option<u64>,
+}
+
+/// `POST /v1/keys/{key_id}/rewrap`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RewrapKey {
+    /// The KMS key that is to wrap the key, one of the enclave's configuration.
+    #[schema(value_type = String)]
+    pub(super) kms_key_arn: KmsKeyArn,
+    /// The generation that is meant; if the key has another one by now, nothing is changed.
+    #[schema(minimum = 1)]
+    pub(super) generation: Option<u64>,
 }
 
 /// `POST /v1/keys/{key_id}/sign`.
@@ -142,7 +177,10 @@ pub struct KeyView {
     pub kms_key_arn: KmsKeyArn,
     /// Whether the parent lets it sign.
     #[schema(value_type = schema::State)]
-    pub state: State,
+    pub state: StateName,
+    /// When the waiting period of a key that is to be deleted is over: RFC 3339, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_date: Option<String>,
     /// Counts the record's versions, from 1.
     pub generation: u64,
     /// RFC 3339, UTC.
@@ -161,7 +199,8 @@ impl From<&StoredRecord> for KeyView {
             origin: record.origin,
             policy: record.policy.clone(),
             kms_key_arn: record.kms_key_arn.clone(),
-            state: stored.state,
+            state: stored.state.name(),
+            deletion_date: stored.deletion_date_text(),
             generation: stored.generation,
             created_at: stored.created_at_text(),
             addresses: stored.addresses.clone(),
@@ -173,6 +212,10 @@ impl From<&StoredRecord> for KeyView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct KeyPage {
     pub(super) keys: Vec<KeyView>,
+    /// Keys whose stored records are damaged: they are not among `keys`, and sign nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub(super) damaged: Vec<KeyId>,
     /// Where to go on; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next_cursor: Option<String>,

@@ -158,6 +158,27 @@ impl FromRequestParts<App> for PageQuery {
     }
 }
 
+/// `?generation=`.
+pub(super) struct GenerationQuery(pub(super) Option<u64>);
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct GenerationParams {
+    /// The generation that is meant; if the key has another one by now, nothing is changed.
+    #[param(minimum = 1)]
+    generation: Option<u64>,
+}
+
+impl FromRequestParts<App> for GenerationQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        let GenerationParams { generation } = query(parts)?;
+        Ok(Self(generation))
+    }
+}
+
 fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
     match Query::try_from_uri(&parts.uri) {
         Ok(Query(query)) => Ok(query),
@@ -195,9 +216,24 @@ impl UnreadBody {
         if !self.is_json {
             return Err(Kind::UnsupportedMediaType.into());
         }
-        let reading = timeout_at(context.deadline, read(self.body, &self.room));
-        let (body, taken) = reading.await.map_err(|_| Problem::from(Kind::RequestTimeout))??;
+        let (body, taken) = read(self.body, &self.room, context).await?;
         Ok((parse(&body)?, taken))
+    }
+
+    /// Reads the body as a `T` of which nothing is required: it may be missing altogether.
+    ///
+    /// # Errors
+    /// As of [`UnreadBody::json`].
+    pub(super) async fn json_or_default<T>(self, context: &Context) -> Result<(T, Taken), Problem>
+    where
+        T: DeserializeOwned + Default,
+    {
+        let (body, taken) = read(self.body, &self.room, context).await?;
+        match (body.is_empty(), self.is_json) {
+            (true, _) => Ok((T::default(), taken)),
+            (false, true) => Ok((parse(&body)?, taken)),
+            (false, false) => Err(Kind::UnsupportedMediaType.into()),
+        }
     }
 }
 
@@ -226,7 +262,11 @@ impl BodyRoom {
     }
 }
 
-async fn read(mut body: Body, room: &BodyRoom) -> Result<(Vec<u8>, Taken), Problem> {
+async fn read(body: Body, room: &BodyRoom, context: &Context) -> Result<(Vec<u8>, Taken), Problem> {
+    timeout_at(context.deadline, collect(body, room)).await.map_err(|_| Problem::from(Kind::RequestTimeout))?
+}
+
+async fn collect(mut body: Body, room: &BodyRoom) -> Result<(Vec<u8>, Taken), Problem> {
     let mut read = Vec::new();
     let mut taken = room.take(0)?;
     let mut length = 0;

@@ -19,10 +19,10 @@ use super::strict::{Object, Word};
 use super::{App, Context};
 use crate::auth::{Caller, Operation};
 use crate::enclave_client::CallError;
+use crate::key_state::State as KeyState;
 use crate::key_store::StoreError;
 use crate::problem::{Kind, Problem};
 use crate::records::{Found, KnownRecord};
-use crate::stored_record::State as KeyState;
 
 /// Creates a key in the enclave. Needs `manage`.
 #[utoipa::path(
@@ -74,7 +74,8 @@ pub(super) async fn list(
 ) -> Result<Json<KeyPage>, Problem> {
     caller.authorize(Operation::Read)?;
     let page = app.records.list(cursor, limit, &move |key_id: &KeyId| caller.reaches(key_id)).await?;
-    Ok(Json(KeyPage { keys: page.records.iter().map(KeyView::from).collect(), next_cursor: page.next }))
+    let keys = page.records.iter().map(KeyView::from).collect();
+    Ok(Json(KeyPage { keys, damaged: page.damaged, next_cursor: page.next }))
 }
 
 /// Shows a key. Needs `read`.
@@ -89,8 +90,7 @@ pub(super) async fn show(
     KeyPath(key_id): KeyPath,
 ) -> Result<Json<KeyView>, Problem> {
     caller.authorize_key(Operation::Read, &key_id)?;
-    let found = app.records.find(&key_id).await?;
-    Ok(Json(KeyView::from(&found.record.stored)))
+    Ok(Json(KeyView::from(&app.records.show(&key_id).await?.stored)))
 }
 
 /// Signs one payload. Needs `sign`.
@@ -125,35 +125,54 @@ pub(super) async fn sign(
 }
 
 /// What follows from the enclave's answer to a record. One that it accepts is kept, and the answer is
-/// the result. A cached one that it refuses is read from the store again, to be presented once more: the
-/// store may have another one by now.
+/// the result. If it refuses a cached one, the store may have another by now, which is presented then.
 pub(super) async fn settle<T>(
     app: &App,
     found: Found,
     outcome: Result<T, CallError>,
 ) -> Result<ControlFlow<(T, Arc<KnownRecord>), Found>, Problem> {
-    match outcome {
+    let error = match outcome {
         Ok(answer) => {
             let record = Arc::clone(&found.record);
             app.records.accepted(found);
-            Ok(ControlFlow::Break((answer, record)))
+            return Ok(ControlFlow::Break((answer, record)));
         }
-        Err(CallError::Refused(ErrorCode::RecordRefused)) if found.cached => {
-            Ok(ControlFlow::Continue(app.records.find_afresh(found.record.stored.key_id()).await?))
-        }
-        Err(error) => {
-            if error == CallError::Refused(ErrorCode::RecordRefused) {
-                warn!("the enclave refused the record: something in it was changed");
-            }
-            Err(error.into())
+        Err(error) => error,
+    };
+    if found.cached && may_be_outdated(error) {
+        match app.records.find_afresh(found.record.stored.key_id()).await {
+            Ok(fresh) if fresh.record.presented != found.record.presented => return Ok(ControlFlow::Continue(fresh)),
+            Err(StoreError::NotFound) => return Err(Kind::KeyNotFound.into()),
+            // Nothing else to present: the refusal stands.
+            Ok(_) | Err(_) => {}
         }
     }
+    if error == CallError::Refused(ErrorCode::RecordRefused) {
+        warn!("the enclave refused the record: something in it was changed");
+    }
+    Err(error.into())
+}
+
+/// Whether another record of the key could fare better: one that was changed, or re-wrapped under
+/// another KMS key.
+const fn may_be_outdated(error: CallError) -> bool {
+    matches!(
+        error,
+        CallError::Refused(
+            ErrorCode::RecordRefused
+                | ErrorCode::KmsDenied
+                | ErrorCode::KmsKeyUnusable
+                | ErrorCode::KmsKeyNotConfigured
+        )
+    )
 }
 
 /// Refuses what the enclave would refuse anyway, before it costs a KMS call.
 fn admit(known: &KnownRecord, scheme: Option<Scheme>, payloads: &[Payload]) -> Result<Scheme, Problem> {
-    if known.stored.state != KeyState::Enabled {
-        return Err(Kind::KeyDisabled.into());
+    match known.stored.state {
+        KeyState::Enabled => {}
+        KeyState::Disabled => return Err(Kind::KeyDisabled.into()),
+        KeyState::PendingDeletion { .. } => return Err(Kind::KeyPendingDeletion.into()),
     }
     let record = &known.stored.record;
     let scheme = scheme.unwrap_or(record.algorithm.default_scheme());

@@ -1,8 +1,9 @@
 //! The REST interface: routes, and what surrounds every request: an id, a deadline, a log line, and a
-//! wall that a panic does not pass. What the calls do is in `keys`, `evidence` and `probes`; how their
+//! wall that a panic does not pass. What the calls do is in `keys`, `changes`, `evidence` and `probes`; how their
 //! input is read, in `extract`; what they look like on the wire, in `api`.
 
 mod api;
+mod changes;
 mod evidence;
 mod extract;
 mod keys;
@@ -103,7 +104,12 @@ impl std::ops::Deref for App {
 fn routes() -> OpenApiRouter<App> {
     openapi::described()
         .routes(routes!(keys::create, keys::list))
-        .routes(routes!(keys::show))
+        .routes(routes!(keys::show, changes::delete))
+        .routes(routes!(changes::enable))
+        .routes(routes!(changes::disable))
+        .routes(routes!(changes::schedule_deletion))
+        .routes(routes!(changes::cancel_deletion))
+        .routes(routes!(changes::rewrap))
         .routes(routes!(keys::sign))
         .routes(routes!(evidence::of_key))
         .routes(routes!(evidence::of_enclave))

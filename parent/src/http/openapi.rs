@@ -62,6 +62,8 @@ const BODY: &[Kind] =
 
 const STORE: &[Kind] = &[Kind::StoreUnavailable, Kind::RecordDamaged];
 
+const CHANGE: &[Kind] = &[Kind::KeyNotFound, Kind::GenerationLost];
+
 const ENCLAVE: &[Kind] = &[
     Kind::EnclaveConfiguredOtherwise,
     Kind::EnclaveConfigurationRefused,
@@ -107,7 +109,11 @@ problems_of_calls! {
     /// Of `GET /v1/keys/{key_id}`.
     ShowProblems = ANY, STORE, &[Kind::KeyNotFound];
     /// Of `POST /v1/keys/{key_id}/sign`.
-    SignProblems = ANY, BODY, STORE, ENCLAVE, KMS, &[Kind::KeyNotFound, Kind::KeyDisabled, Kind::PolicyDenied];
+    SignProblems = ANY, BODY, STORE, ENCLAVE, KMS, &[Kind::KeyNotFound, Kind::KeyDisabled, Kind::KeyPendingDeletion, Kind::PolicyDenied];
+    /// Of changes of a key's state, and of its deletion.
+    ChangeProblems = ANY, BODY, STORE, CHANGE, &[Kind::KeyStateConflict];
+    /// Of `POST /v1/keys/{key_id}/rewrap`.
+    RewrapProblems = ANY, BODY, STORE, CHANGE, ENCLAVE, KMS;
     /// Of `GET /v1/attestation`.
     EnclaveEvidenceProblems = ANY, ENCLAVE;
     /// Of `GET /v1/keys/{key_id}/attestation`.

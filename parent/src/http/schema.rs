@@ -68,4 +68,5 @@ pub(super) enum PayloadKind {
 pub(super) enum State {
     Enabled,
     Disabled,
+    PendingDeletion,
 }

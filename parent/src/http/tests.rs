@@ -17,9 +17,10 @@ use crate::auth::{Identities, Identity, TokenHash};
 use crate::config::Limits;
 use crate::credentials::CredentialFeed;
 use crate::enclave_client::EnclaveClient;
+use crate::key_state::StateName;
 use crate::key_store::{Directory, KeyStore};
 use crate::records::Records;
-use crate::stored_record::{State, tests::sample};
+use crate::stored_record::tests::sample;
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -90,7 +91,17 @@ async fn bad_input_gets_its_status() {
         ("no_route", bench.request(Method::GET, "/v1/nothing"), (404, "not-found")),
         ("later_surface", post(&bench, "/v1/keys/a/sign-batch", "{}"), (404, "not-found")),
         ("metrics_later", bench.request(Method::GET, "/metrics"), (404, "not-found")),
-        ("no_method", bench.request(Method::DELETE, "/v1/keys/a"), (405, "method-not-allowed")),
+        ("no_method", bench.request(Method::PATCH, "/v1/keys/a"), (405, "method-not-allowed")),
+        ("not_to_be_deleted", bench.request(Method::DELETE, "/v1/keys/a"), (409, "key-state-conflict")),
+        ("nothing_to_cancel", bench.request(Method::POST, "/v1/keys/a/cancel-deletion"), (409, "key-state-conflict")),
+        ("another_generation", post(&bench, "/v1/keys/a/disable", r#"{"generation":2}"#), (409, "generation-lost")),
+        (
+            "waiting_days",
+            post(&bench, "/v1/keys/a/schedule-deletion", r#"{"waiting_days":31}"#),
+            (422, "invalid-request"),
+        ),
+        ("change_field", post(&bench, "/v1/keys/a/enable", r#"{"force":true}"#), (422, "invalid-request")),
+        ("change_of_no_key", bench.request(Method::POST, "/v1/keys/b/enable"), (404, "key-not-found")),
         ("no_key", bench.request(Method::GET, "/v1/keys/b"), (404, "key-not-found")),
         ("bad_key_id", bench.request(Method::GET, "/v1/keys/..%2Fa"), (422, "invalid-request")),
         ("key_id_not_utf8", bench.request(Method::GET, "/v1/keys/%ff"), (422, "invalid-request")),
@@ -457,7 +468,7 @@ async fn the_description_knows_every_call_and_its_problems() {
     let schemes = [Scheme::Ecdsa, Scheme::Bip340, Scheme::Ed25519].map(name);
     let hashes = [HashFunction::Keccak256, HashFunction::Sha256, HashFunction::Sha256d].map(name);
     let origins = [Origin::Generated, Origin::Imported, Origin::Adopted].map(name);
-    let states = [State::Enabled, State::Disabled].map(name);
+    let states = [StateName::Enabled, StateName::Disabled, StateName::PendingDeletion].map(name);
     for (schema, names) in [
         ("Algorithm", algorithms.to_vec()),
         ("Scheme", schemes.to_vec()),

@@ -12,11 +12,11 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// What is answered: a result, or the code of an error.
-pub(super) type Answer = Result<Value, &'static str>;
+/// What is answered: a result, or an error with its `__type`.
+pub(crate) type Answer = Result<Value, Value>;
 
 /// The SDK's configuration for a service that answers an operation and its request like this.
-pub(super) async fn answering(answer: impl Fn(&str, Value) -> Answer + Send + Sync + 'static) -> SdkConfig {
+pub(crate) async fn answering(answer: impl Fn(&str, Value) -> Answer + Send + Sync + 'static) -> SdkConfig {
     let answer = Arc::new(answer);
     let service = axum::Router::new().fallback(async move |headers: HeaderMap, body: String| {
         let target = headers["x-amz-target"].to_str().expect("text");
@@ -35,14 +35,14 @@ pub(super) async fn answering(answer: impl Fn(&str, Value) -> Answer + Send + Sy
         .build()
 }
 
-pub(super) const fn refusal(code: &'static str) -> Answer {
-    Err(code)
+pub(crate) fn refusal(code: &'static str) -> Answer {
+    Err(json!({ "__type": code, "message": "as the test wants it" }))
 }
 
 fn reply(answer: Answer) -> Response {
     let (status, body) = match answer {
         Ok(result) => (StatusCode::OK, result),
-        Err(code) => (StatusCode::BAD_REQUEST, json!({ "__type": code, "message": "as the test wants it" })),
+        Err(error) => (StatusCode::BAD_REQUEST, error),
     };
     (status, [(header::CONTENT_TYPE, "application/x-amz-json-1.1")], Json(body).into_response().into_body())
         .into_response()

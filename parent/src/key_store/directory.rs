@@ -1,24 +1,26 @@
 //! Records as files: `KEY_ID.json` in one folder. A record appears whole or not at all, survives a
-//! power cut once it was acknowledged, and is never overwritten. For one machine.
+//! power cut once it was acknowledged, and is changed by one process at a time. For one machine.
 
-use std::fs::{DirBuilder, File, Metadata, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+mod files;
+mod names;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use strongroom_protocol::KeyId;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::{Fetched, Page, Revision, StoreError, Wanted, listed, read};
-use crate::stored_record::{MAX_STORED, StoredRecord};
+use super::{Fetched, Page, Revision, StoreError, Wanted, read};
+pub use files::FileRevision;
+use names::Names;
 
 /// A folder of records.
 #[derive(Debug, Clone)]
 pub struct Directory {
     folder: Arc<Path>,
+    names: Arc<Names>,
     /// Bounds the threads that a stuck file system can hold.
     threads: Arc<Semaphore>,
 }
@@ -26,24 +28,43 @@ pub struct Directory {
 /// File operations at one time.
 const MAX_THREADS: usize = 32;
 
-const SUFFIX: &str = ".json";
-
 impl Directory {
     /// Opens the folder, and makes it, for its owner only, if it is missing.
     ///
     /// # Errors
     /// The operator's: it cannot be made or is not a folder.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        files::make(folder)?;
         let folder: PathBuf = folder.canonicalize()?;
-        Ok(Self { folder: folder.into(), threads: Arc::new(Semaphore::new(MAX_THREADS)) })
+        files::sweep(&folder);
+        Ok(Self { folder: folder.into(), names: Arc::default(), threads: Arc::new(Semaphore::new(MAX_THREADS)) })
     }
 
-    pub(super) async fn create(&self, key_id: &KeyId, json: String) -> Result<Revision, StoreError> {
+    pub(super) async fn create(&self, key_id: &KeyId, json: String) -> Result<FileRevision, StoreError> {
         let key_id = key_id.clone();
-        self.blocking(move |folder| write_new(folder, &key_id, json.as_bytes())).await?.map_err(|error| {
+        self.blocking(move |folder| files::create(folder, &key_id, json.as_bytes())).await?.map_err(|error| {
             if error.kind() == io::ErrorKind::AlreadyExists { StoreError::Exists } else { unavailable(&error) }
         })
+    }
+
+    pub(super) async fn replace(
+        &self,
+        key_id: &KeyId,
+        old: &FileRevision,
+        json: String,
+    ) -> Result<FileRevision, StoreError> {
+        let (key_id, old) = (key_id.clone(), old.clone());
+        let replaced = self.blocking(move |folder| files::replace(folder, &key_id, &old, json.as_bytes())).await?;
+        replaced.map_err(|error| unavailable(&error))?.ok_or(StoreError::GenerationLost)
+    }
+
+    pub(super) async fn delete(&self, key_id: &KeyId, old: &FileRevision) -> Result<(), StoreError> {
+        let (key_id, old) = (key_id.clone(), old.clone());
+        match self.blocking(move |folder| files::remove(folder, &key_id, &old)).await? {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StoreError::GenerationLost),
+            Err(error) => Err(unavailable(&error)),
+        }
     }
 
     pub(super) async fn fetch(&self, key_id: &KeyId) -> Result<Fetched, StoreError> {
@@ -51,12 +72,10 @@ impl Directory {
         self.blocking(move |folder| read_file(folder, &key_id)).await?
     }
 
-    pub(super) async fn is_current(&self, key_id: &KeyId, revision: Revision) -> Result<bool, StoreError> {
-        let key_id = key_id.clone();
-        let look = move |folder: &Path| {
-            let found = std::fs::metadata(path(folder, &key_id)).map_err(|error| failed(folder, &error));
-            found.map(|metadata| Revision::of(&metadata) == revision)
-        };
+    pub(super) async fn is_current(&self, key_id: &KeyId, revision: &FileRevision) -> Result<bool, StoreError> {
+        let (key_id, revision) = (key_id.clone(), revision.clone());
+        let look =
+            move |folder: &Path| files::looks_like(folder, &key_id, &revision).map_err(|error| failed(folder, &error));
         match self.blocking(look).await? {
             Err(StoreError::NotFound) => Ok(false),
             looked => looked,
@@ -65,15 +84,14 @@ impl Directory {
 
     pub(super) async fn list(&self, cursor: Option<String>, limit: usize, wanted: &Wanted) -> Result<Page, StoreError> {
         let after: Option<KeyId> = cursor.map(KeyId::try_from).transpose().map_err(|_| StoreError::Cursor)?;
-        let names = self.blocking(names).await?.map_err(|error| unavailable(&error))?;
-        let mut chosen: Vec<KeyId> =
-            names.into_iter().filter(|id| after.as_ref().is_none_or(|after| id > after) && wanted(id)).collect();
-        chosen.sort_unstable();
-        let more = chosen.len() > limit;
-        chosen.truncate(limit);
-        let next = chosen.last().filter(|_| more).map(ToString::to_string);
-        let records = self.blocking(move |folder| read_all(folder, &chosen)).await??;
-        Ok(Page { records, next })
+        let names = Arc::clone(&self.names);
+        let sorted = self.blocking(move |folder| names.of(folder)).await?.map_err(|error| unavailable(&error))?;
+        let start = after.map_or(0, |after| sorted.partition_point(|id| *id <= after));
+        let mut rest = sorted.iter().skip(start).filter(|id| wanted(id)).cloned();
+        let chosen: Vec<KeyId> = rest.by_ref().take(limit).collect();
+        let next = rest.next().and(chosen.last()).map(ToString::to_string);
+        let page = self.blocking(move |folder| read_all(folder, &chosen)).await??;
+        Ok(Page { next, ..page })
     }
 
     pub(super) async fn ready(&self) -> Result<(), StoreError> {
@@ -100,73 +118,17 @@ impl Directory {
     }
 }
 
-impl Revision {
-    fn of(metadata: &Metadata) -> Self {
-        let modified_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-        Self { modified_ns, size: metadata.size(), inode: metadata.ino() }
-    }
-}
-
-/// Writes a temporary file, makes it durable, and gives it its name by a hard link, which fails where
-/// a rename would overwrite. The temporary name begins with a dot, so it is no key's.
-fn write_new(folder: &Path, key_id: &KeyId, json: &[u8]) -> io::Result<Revision> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let temporary = folder.join(format!(".{key_id}.{}.{number}.tmp", std::process::id()));
-    // Left by a process of the same id that was killed half-way: nobody's any more.
-    let _ = std::fs::remove_file(&temporary);
-    let linked = write_durably(&temporary, json).and_then(|revision| {
-        std::fs::hard_link(&temporary, path(folder, key_id))?;
-        Ok(revision)
-    });
-    let _ = std::fs::remove_file(&temporary);
-    let revision = linked?;
-    File::open(folder)?.sync_all()?;
-    Ok(revision)
-}
-
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<Revision> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    Ok(Revision::of(&file.metadata()?))
-}
-
 fn read_file(folder: &Path, key_id: &KeyId) -> Result<Fetched, StoreError> {
-    let contents = || -> io::Result<(Vec<u8>, Revision)> {
-        let file = File::open(path(folder, key_id))?;
-        // Of the open file, so that it is the revision of these bytes. If it changes while it is
-        // read, it has another revision by the next look.
-        let revision = Revision::of(&file.metadata()?);
-        let mut bytes = Vec::new();
-        // One byte beyond the limit tells that there are more.
-        file.take(MAX_STORED as u64 + 1).read_to_end(&mut bytes)?;
-        Ok((bytes, revision))
-    };
-    let (bytes, revision) = contents().map_err(|error| failed(folder, &error))?;
-    Ok(Fetched { stored: read(key_id, &bytes)?, revision: Some(revision) })
+    let (bytes, revision) = files::read(folder, key_id).map_err(|error| failed(folder, &error))?;
+    Ok(Fetched { stored: read(key_id, &bytes)?, revision: Revision::File(revision) })
 }
 
-fn read_all(folder: &Path, key_ids: &[KeyId]) -> Result<Vec<StoredRecord>, StoreError> {
-    let record = |key_id| listed(read_file(folder, key_id).map(|fetched| fetched.stored)).transpose();
-    key_ids.iter().filter_map(record).collect()
-}
-
-/// The ids of all keys in the folder. Other files are none of ours.
-fn names(folder: &Path) -> io::Result<Vec<KeyId>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        let id = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).map(str::parse);
-        if let Some(Ok(id)) = id {
-            names.push(id);
-        }
+fn read_all(folder: &Path, key_ids: &[KeyId]) -> Result<Page, StoreError> {
+    let mut page = Page::default();
+    for key_id in key_ids {
+        page.push(read_file(folder, key_id).map(|Fetched { stored, .. }| stored))?;
     }
-    Ok(names)
-}
-
-fn path(folder: &Path, key_id: &KeyId) -> PathBuf {
-    folder.join(format!("{key_id}{SUFFIX}"))
+    Ok(page)
 }
 
 /// A file that is missing in the folder is no key. If the folder itself is missing, nothing is known of keys.
@@ -182,11 +144,24 @@ fn unavailable(error: &io::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stored_record::StoredRecord;
     use crate::stored_record::tests::sample;
 
-    async fn create(store: &Directory, id: &str) -> Result<Revision, StoreError> {
+    async fn create(store: &Directory, id: &str) -> Result<FileRevision, StoreError> {
         let stored = sample(id);
         store.create(stored.key_id(), stored.to_json().expect("encodes")).await
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).expect("folder").flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// The next version of a sample, in the state that it has.
+    fn next(stored: &StoredRecord) -> StoredRecord {
+        stored.next(stored.record.clone(), stored.state).expect("a generation")
     }
 
     #[tokio::test]
@@ -198,9 +173,9 @@ mod tests {
         let id: KeyId = "hot-1".parse().expect("id");
         let fetched = store.fetch(&id).await.expect("there");
         assert_eq!(fetched.stored, sample("hot-1"));
-        assert_eq!(fetched.revision, Some(revision));
-        let files: Vec<_> = std::fs::read_dir(folder.path().join("keys")).expect("folder").flatten().collect();
-        assert_eq!(files.len(), 1);
+        assert_eq!(fetched.revision, Revision::File(revision));
+        assert_eq!(names(&folder.path().join("keys")), [".tmp", "hot-1.json"]);
+        assert_eq!(names(&folder.path().join("keys/.tmp")), [""; 0]);
     }
 
     #[tokio::test]
@@ -223,9 +198,9 @@ mod tests {
         let store = Directory::open(folder.path()).expect("opens");
         let revision = create(&store, "hot-1").await.expect("created");
         let id: KeyId = "hot-1".parse().expect("id");
-        assert_eq!(store.is_current(&id, revision).await, Ok(true));
+        assert_eq!(store.is_current(&id, &revision).await, Ok(true));
         std::fs::write(folder.path().join("hot-1.json"), "{}").expect("written");
-        assert_eq!(store.is_current(&id, revision).await, Ok(false));
+        assert_eq!(store.is_current(&id, &revision).await, Ok(false));
         assert_eq!(store.fetch(&id).await.err(), Some(StoreError::Damaged(id.clone())));
         std::fs::remove_file(folder.path().join("hot-1.json")).expect("removed");
         assert_eq!(store.fetch(&id).await.err(), Some(StoreError::NotFound));
@@ -247,5 +222,84 @@ mod tests {
         let second = store.list(first.next, 2, &wanted).await.expect("listed");
         assert_eq!((ids(&second), second.next), (vec!["c".to_owned()], None));
         assert!(matches!(store.list(Some("../x".to_owned()), 2, &wanted).await, Err(StoreError::Cursor)));
+    }
+
+    #[tokio::test]
+    async fn only_what_was_read_is_replaced_or_deleted() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Directory::open(folder.path()).expect("opens");
+        let first = create(&store, "hot-1").await.expect("created");
+        let id: KeyId = "hot-1".parse().expect("id");
+        let changed = next(&sample("hot-1"));
+        let json = || changed.to_json().expect("encodes");
+        let second = store.replace(&id, &first, json()).await.expect("replaced");
+        assert_eq!(store.replace(&id, &first, json()).await, Err(StoreError::GenerationLost));
+        assert_eq!(store.delete(&id, &first).await, Err(StoreError::GenerationLost));
+        let fetched = store.fetch(&id).await.expect("there");
+        assert_eq!((fetched.stored, fetched.revision), (changed.clone(), Revision::File(second.clone())));
+        assert_eq!(store.delete(&id, &second).await, Ok(()));
+        assert_eq!(store.replace(&id, &second, json()).await, Err(StoreError::GenerationLost), "it does not come back");
+        assert_eq!(store.fetch(&id).await.err(), Some(StoreError::NotFound));
+        assert_eq!(names(folder.path()), [".lock", ".tmp"]);
+    }
+
+    #[tokio::test]
+    async fn of_racing_writers_none_loses_an_update_unnoticed() {
+        let folder = tempfile::tempdir().expect("folder");
+        create(&Directory::open(folder.path()).expect("opens"), "hot-1").await.expect("created");
+        let mut writers = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            // Each with a semaphore and a lock file of its own, as processes have them.
+            let store = Directory::open(folder.path()).expect("opens");
+            writers.spawn(async move {
+                let id: KeyId = "hot-1".parse().expect("id");
+                let mut accepted = 0;
+                for _ in 0..50 {
+                    let Fetched { stored, revision: Revision::File(revision) } = store.fetch(&id).await.expect("there")
+                    else {
+                        panic!("a file")
+                    };
+                    match store.replace(&id, &revision, next(&stored).to_json().expect("encodes")).await {
+                        Ok(_) => accepted += 1,
+                        Err(error) => assert_eq!(error, StoreError::GenerationLost),
+                    }
+                }
+                accepted
+            });
+        }
+        let accepted: u64 = writers.join_all().await.into_iter().sum();
+        let store = Directory::open(folder.path()).expect("opens");
+        assert_eq!(store.fetch(&"hot-1".parse().expect("id")).await.expect("there").stored.generation, 1 + accepted);
+    }
+
+    #[tokio::test]
+    async fn a_settled_folder_is_read_once_and_a_new_name_is_seen() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Directory::open(folder.path()).expect("opens");
+        let list = async || store.list(None, 10, &|_: &KeyId| true).await.expect("listed").records.len();
+        create(&store, "a").await.expect("created");
+        assert_eq!(list().await, 1);
+        create(&store, "b").await.expect("created");
+        assert_eq!(list().await, 2, "a folder that has just changed is read again");
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+        std::fs::File::open(folder.path()).and_then(|f| f.set_modified(long_ago)).expect("set");
+        let names = || store.names.of(&store.folder).expect("read");
+        assert!(Arc::ptr_eq(&names(), &names()), "a settled folder is not");
+        create(&store, "c").await.expect("created");
+        assert_eq!(list().await, 3);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_swept_once_it_is_old() {
+        let folder = tempfile::tempdir().expect("folder");
+        std::fs::create_dir(folder.path().join(".tmp")).expect("made");
+        let (old, young) = (folder.path().join(".tmp/old.1.0"), folder.path().join(".tmp/young.1.0"));
+        for path in [&old, &young] {
+            std::fs::write(path, "{").expect("written");
+        }
+        let yesterday = std::time::SystemTime::now() - std::time::Duration::from_secs(86_400);
+        std::fs::File::open(&old).and_then(|file| file.set_modified(yesterday)).expect("set");
+        Directory::open(folder.path()).expect("opens");
+        assert!(!old.exists() && young.exists());
     }
 }

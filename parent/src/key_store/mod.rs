@@ -1,8 +1,9 @@
-//! Where key records are kept: a folder, DynamoDB or Secrets Manager. A store never overwrites a key
-//! and never believes what it reads back beyond its form; the enclave decides about the rest.
+//! Where key records are kept: a folder, DynamoDB or Secrets Manager. A store changes a record only if
+//! it still is the one that was read, and never believes what it reads back beyond its form; the enclave
+//! decides about the rest.
 
 #[cfg(test)]
-mod aws_double;
+pub(crate) mod aws_double;
 mod directory;
 mod dynamodb;
 mod secrets_manager;
@@ -16,9 +17,9 @@ use tracing::warn;
 
 use crate::config::Store;
 use crate::stored_record::StoredRecord;
-pub use directory::Directory;
-pub use dynamodb::DynamoDb;
-pub use secrets_manager::SecretsManager;
+pub use directory::{Directory, FileRevision};
+pub use dynamodb::{DynamoDb, ItemRevision};
+pub use secrets_manager::{SecretRevision, SecretsManager};
 
 /// One of the three stores.
 #[derive(Debug, Clone)]
@@ -36,23 +37,29 @@ pub enum KeyStore {
 pub struct Fetched {
     /// The record.
     pub stored: StoredRecord,
-    /// Which state of the store it is; `None` where asking would cost as much as fetching.
-    pub revision: Option<Revision>,
+    /// What was read exactly.
+    pub revision: Revision,
 }
 
-/// What changes when a file does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Revision {
-    modified_ns: i128,
-    size: u64,
-    inode: u64,
+/// One writing of a record, told from every other, also from one of the same content: what a change
+/// names to be made only if nobody else made one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revision {
+    /// In the directory.
+    File(FileRevision),
+    /// In DynamoDB.
+    Item(ItemRevision),
+    /// In Secrets Manager.
+    Secret(SecretRevision),
 }
 
 /// Some of a store's records.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Page {
     /// In the store's order.
     pub records: Vec<StoredRecord>,
+    /// Keys on this page whose records are damaged.
+    pub damaged: Vec<KeyId>,
     /// Where to go on; `None` at the end.
     pub next: Option<String>,
 }
@@ -69,6 +76,9 @@ pub enum StoreError {
     /// The caller's: the key exists.
     #[error("the key exists")]
     Exists,
+    /// The caller's, or a race that it lost: the record is not the one that was to be changed.
+    #[error("the record was changed meanwhile")]
+    GenerationLost,
     /// The caller's: not a cursor of this store.
     #[error("not a cursor")]
     Cursor,
@@ -107,13 +117,54 @@ impl KeyStore {
     /// # Errors
     /// [`StoreError::Exists`]: someone created the key first. [`StoreError::Unavailable`]: whether the
     /// record was stored is not known; creating it again tells.
-    pub async fn create(&self, stored: &StoredRecord) -> Result<Option<Revision>, StoreError> {
+    pub async fn create(&self, stored: &StoredRecord) -> Result<Revision, StoreError> {
         let json = stored.to_json().map_err(|_| StoreError::TooLarge)?;
         in_time(async {
             match self {
-                Self::Directory(store) => store.create(stored.key_id(), json).await.map(Some),
-                Self::DynamoDb(store) => store.create(stored, json).await.map(|()| None),
-                Self::SecretsManager(store) => store.create(stored.key_id(), json).await.map(|()| None),
+                Self::Directory(store) => store.create(stored.key_id(), json).await.map(Revision::File),
+                Self::DynamoDb(store) => store.create(stored, json).await.map(Revision::Item),
+                Self::SecretsManager(store) => store.create(stored.key_id(), json).await.map(Revision::Secret),
+            }
+        })
+        .await
+    }
+
+    /// Stores `next` in place of exactly what was read at `revision`. Returns its revision.
+    ///
+    /// # Errors
+    /// [`StoreError::GenerationLost`]: something else is stored by now, and stays. [`StoreError::Unavailable`]:
+    /// whether the record was stored is not known; reading it tells.
+    pub async fn replace(&self, revision: &Revision, next: &StoredRecord) -> Result<Revision, StoreError> {
+        let json = next.to_json().map_err(|_| StoreError::TooLarge)?;
+        in_time(async {
+            match (self, revision) {
+                (Self::Directory(store), Revision::File(old)) => {
+                    store.replace(next.key_id(), old, json).await.map(Revision::File)
+                }
+                (Self::DynamoDb(store), Revision::Item(old)) => {
+                    store.replace(old, next, json).await.map(Revision::Item)
+                }
+                (Self::SecretsManager(store), Revision::Secret(old)) => {
+                    store.replace(next.key_id(), old, json).await.map(Revision::Secret)
+                }
+                // A revision of another store is none of this one's.
+                _ => Err(StoreError::GenerationLost),
+            }
+        })
+        .await
+    }
+
+    /// Deletes a key, if it still is exactly what was read at `revision`.
+    ///
+    /// # Errors
+    /// As of [`KeyStore::replace`].
+    pub async fn delete(&self, key_id: &KeyId, revision: &Revision) -> Result<(), StoreError> {
+        in_time(async {
+            match (self, revision) {
+                (Self::Directory(store), Revision::File(old)) => store.delete(key_id, old).await,
+                (Self::DynamoDb(store), Revision::Item(old)) => store.delete(key_id, old).await,
+                (Self::SecretsManager(store), Revision::Secret(old)) => store.delete(key_id, old).await,
+                _ => Err(StoreError::GenerationLost),
             }
         })
         .await
@@ -127,27 +178,29 @@ impl KeyStore {
         in_time(async {
             match self {
                 Self::Directory(store) => store.fetch(key_id).await,
-                Self::DynamoDb(store) => store.fetch(key_id).await.map(without_revision),
-                Self::SecretsManager(store) => store.fetch(key_id).await.map(without_revision),
+                Self::DynamoDb(store) => store.fetch(key_id).await,
+                Self::SecretsManager(store) => store.fetch(key_id).await,
             }
         })
         .await
     }
 
-    /// Whether what was read at `revision` is still what is stored.
+    /// Whether what was read at `revision` is still what is stored; `None` if asking would cost as much as
+    /// reading it again.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn is_current(&self, key_id: &KeyId, revision: Revision) -> Result<bool, StoreError> {
-        match self {
-            Self::Directory(store) => in_time(store.is_current(key_id, revision)).await,
-            // Their records carry no revision; age alone takes them out of the cache.
-            Self::DynamoDb(_) | Self::SecretsManager(_) => Ok(false),
+    pub async fn is_current(&self, key_id: &KeyId, revision: &Revision) -> Result<Option<bool>, StoreError> {
+        match (self, revision) {
+            (Self::Directory(store), Revision::File(revision)) => {
+                in_time(store.is_current(key_id, revision)).await.map(Some)
+            }
+            _ => Ok(None),
         }
     }
 
-    /// At most `limit` records that are `wanted`, from `cursor` on. What is damaged is left out, and named
-    /// in the log: it must not cost others the list.
+    /// At most `limit` records that are `wanted`, from `cursor` on. What is damaged is named, and must not
+    /// cost others the list.
     ///
     /// # Errors
     /// [`StoreError::Cursor`] or [`StoreError::Unavailable`].
@@ -178,15 +231,29 @@ impl KeyStore {
     }
 }
 
+impl Page {
+    /// Whether `limit` keys are on the page.
+    const fn is_full(&self, limit: usize) -> bool {
+        self.records.len() + self.damaged.len() >= limit
+    }
+
+    /// Puts on the page what was read under a key's name, unless the key was removed meanwhile.
+    fn push(&mut self, read: Result<StoredRecord, StoreError>) -> Result<(), StoreError> {
+        match read {
+            Ok(record) => self.records.push(record),
+            Err(StoreError::Damaged(key_id)) => self.damaged.push(key_id),
+            Err(StoreError::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
 async fn in_time<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     timeout(DEADLINE, answer).await.unwrap_or_else(|_| {
         warn!("the key store did not answer in time");
         Err(StoreError::Unavailable)
     })
-}
-
-const fn without_revision(stored: StoredRecord) -> Fetched {
-    Fetched { stored, revision: None }
 }
 
 /// Reads what is stored under a key's name; what is wrong with it goes to the log only.
@@ -197,13 +264,12 @@ fn read(key_id: &KeyId, json: &[u8]) -> Result<StoredRecord, StoreError> {
     })
 }
 
-/// A record for a list, unless it is damaged, which the log has by now, or was removed meanwhile.
-fn listed(read: Result<StoredRecord, StoreError>) -> Result<Option<StoredRecord>, StoreError> {
-    match read {
-        Ok(record) => Ok(Some(record)),
-        Err(StoreError::Damaged(_) | StoreError::NotFound) => Ok(None),
-        Err(error) => Err(error),
-    }
+/// A name for one writing, by which its writer knows it again: the SDK repeats a write whose answer was
+/// lost, and must not take its own for another's. 32 hex digits.
+fn writing_token() -> Result<String, StoreError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|_| StoreError::Unavailable)?;
+    Ok(hex::encode(random))
 }
 
 /// The code of an AWS error, for the log, and what it means for the caller. Messages stay out of the

@@ -1,5 +1,9 @@
 //! Records as secrets in AWS Secrets Manager, named prefix ‖ key id. A record is no secret (the key in
 //! it is sealed); what this store adds is AWS's own access control, replication and audit.
+//!
+//! Secrets Manager cannot write on a condition, but it moves a staging label only from the version that
+//! the mover names. So a change is a new version without the label, and then the move of `AWSCURRENT`
+//! from exactly the version that was read: of two movers, one is told no.
 
 use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::Client;
@@ -8,8 +12,7 @@ use sha2::{Digest, Sha256};
 use strongroom_protocol::KeyId;
 use tokio::task::JoinSet;
 
-use super::{Page, StoreError, Wanted, listed, read, unavailable};
-use crate::stored_record::StoredRecord;
+use super::{Fetched, Page, Revision, StoreError, Wanted, read, unavailable, writing_token};
 
 /// The secrets under a prefix.
 #[derive(Debug, Clone)]
@@ -17,6 +20,24 @@ pub struct SecretsManager {
     client: Client,
     prefix: String,
 }
+
+/// A version of a secret, by its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretRevision(String);
+
+/// The label of the version that is the secret's value.
+const CURRENT: &str = "AWSCURRENT";
+
+/// The label of a version that is written and not yet current. A version without any label may be removed.
+const PENDING: &str = "STRONGROOM_PENDING";
+
+/// The value of a secret whose key is deleted, in the moment before the secret is. From here on no other
+/// change is possible, so none can be accepted and then lost.
+const TOMBSTONE: &str = "{\"strongroom\":\"deleted\"}";
+
+/// How long Secrets Manager keeps a deleted secret, in days; the longest that there is. Until then AWS's
+/// `RestoreSecret` brings it back, and its name stays taken.
+const RECOVERY_DAYS: i64 = 30;
 
 /// The most that ListSecrets returns at once.
 const MAX_PAGE: usize = 100;
@@ -31,16 +52,17 @@ impl SecretsManager {
         Self { client: Client::new(aws), prefix: prefix.to_owned() }
     }
 
-    pub(super) async fn create(&self, key_id: &KeyId, json: String) -> Result<(), StoreError> {
+    pub(super) async fn create(&self, key_id: &KeyId, json: String) -> Result<SecretRevision, StoreError> {
+        let version = request_token(&json);
         let create = self
             .client
             .create_secret()
             .name(self.name(key_id.as_str()))
             .description("A strongroom key record; sealed")
-            .client_request_token(request_token(&json))
+            .client_request_token(&version)
             .secret_string(json);
         match create.send().await {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(SecretRevision(version)),
             // InvalidRequest: a secret of that name is scheduled for deletion, and keeps the name until then.
             Err(error)
                 if error
@@ -53,9 +75,98 @@ impl SecretsManager {
         }
     }
 
-    pub(super) async fn fetch(&self, key_id: &KeyId) -> Result<StoredRecord, StoreError> {
-        let json = self.secret(key_id.as_str()).await?.ok_or(StoreError::NotFound)?;
-        read(key_id, json.as_bytes())
+    pub(super) async fn replace(
+        &self,
+        key_id: &KeyId,
+        old: &SecretRevision,
+        json: String,
+    ) -> Result<SecretRevision, StoreError> {
+        let new = SecretRevision(writing_token()?);
+        self.put_pending(key_id, &new, json).await?;
+        self.make_current(key_id, old, &new).await?;
+        Ok(new)
+    }
+
+    pub(super) async fn delete(&self, key_id: &KeyId, old: &SecretRevision) -> Result<(), StoreError> {
+        self.replace(key_id, old, TOMBSTONE.to_owned()).await?;
+        self.bury(key_id).await
+    }
+
+    /// Writes a version that is not the secret's value yet.
+    async fn put_pending(&self, key_id: &KeyId, new: &SecretRevision, json: String) -> Result<(), StoreError> {
+        let put = self
+            .client
+            .put_secret_value()
+            .secret_id(self.name(key_id.as_str()))
+            .client_request_token(&new.0)
+            .version_stages(PENDING)
+            .secret_string(json);
+        match put.send().await {
+            Ok(_) => Ok(()),
+            // Deleted meanwhile.
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_resource_not_found_exception() || e.is_invalid_request_exception()) =>
+            {
+                Err(StoreError::GenerationLost)
+            }
+            Err(error) => Err(unavailable("Secrets Manager PutSecretValue", &error)),
+        }
+    }
+
+    async fn make_current(&self, key_id: &KeyId, old: &SecretRevision, new: &SecretRevision) -> Result<(), StoreError> {
+        let update = self
+            .client
+            .update_secret_version_stage()
+            .secret_id(self.name(key_id.as_str()))
+            .version_stage(CURRENT)
+            .remove_from_version_id(&old.0)
+            .move_to_version_id(&new.0);
+        match update.send().await {
+            Ok(_) => Ok(()),
+            Err(error)
+                if error.as_service_error().is_some_and(|e| {
+                    e.is_invalid_parameter_exception()
+                        || e.is_invalid_request_exception()
+                        || e.is_resource_not_found_exception()
+                }) =>
+            {
+                // The SDK repeats a call whose answer was lost; the first one may have moved it.
+                match self.current(key_id.as_str()).await? {
+                    Some((_, there)) if there == *new => Ok(()),
+                    _ => Err(StoreError::GenerationLost),
+                }
+            }
+            Err(error) => Err(unavailable("Secrets Manager UpdateSecretVersionStage", &error)),
+        }
+    }
+
+    /// Deletes a secret with a tombstone; one that is gone by now is deleted.
+    async fn bury(&self, key_id: &KeyId) -> Result<(), StoreError> {
+        let name = self.name(key_id.as_str());
+        match self.client.delete_secret().secret_id(name).recovery_window_in_days(RECOVERY_DAYS).send().await {
+            Ok(_) => Ok(()),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_resource_not_found_exception() || e.is_invalid_request_exception()) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(unavailable("Secrets Manager DeleteSecret", &error)),
+        }
+    }
+
+    pub(super) async fn fetch(&self, key_id: &KeyId) -> Result<Fetched, StoreError> {
+        let (json, revision) = self.current(key_id.as_str()).await?.ok_or(StoreError::NotFound)?;
+        if json == TOMBSTONE {
+            // Whoever put it there was killed before the secret was deleted. The key is gone; what is left
+            // of the work is done here, and if it cannot be done, the next one who asks will.
+            let _ = self.bury(key_id).await;
+            return Err(StoreError::NotFound);
+        }
+        Ok(Fetched { stored: read(key_id, json.as_bytes())?, revision: Revision::Secret(revision) })
     }
 
     pub(super) async fn list(&self, cursor: Option<String>, limit: usize, wanted: &Wanted) -> Result<Page, StoreError> {
@@ -63,18 +174,19 @@ impl SecretsManager {
         let mut fetches = JoinSet::new();
         for key_id in key_ids.into_iter().filter(wanted) {
             let store = self.clone();
-            fetches.spawn(async move { store.fetch(&key_id).await });
+            fetches.spawn(async move { store.fetch(&key_id).await.map(|Fetched { stored, .. }| stored) });
         }
-        let mut records = Vec::new();
+        let mut page = Page { next, ..Page::default() };
         while let Some(fetched) = fetches.join_next().await {
-            records.extend(listed(fetched.unwrap_or(Err(StoreError::Unavailable)))?);
+            page.push(fetched.unwrap_or(Err(StoreError::Unavailable)))?;
         }
-        records.sort_by(|a, b| a.key_id().cmp(b.key_id()));
-        Ok(Page { records, next })
+        page.records.sort_by(|a, b| a.key_id().cmp(b.key_id()));
+        page.damaged.sort();
+        Ok(page)
     }
 
     pub(super) async fn ready(&self) -> Result<(), StoreError> {
-        self.secret(NO_KEY).await.map(|_| ())
+        self.current(NO_KEY).await.map(|_| ())
     }
 
     /// One page of AWS's own: the key ids in it, and AWS's cursor.
@@ -103,9 +215,14 @@ impl SecretsManager {
         Ok((key_ids, output.next_token))
     }
 
-    async fn secret(&self, key_id: &str) -> Result<Option<String>, StoreError> {
-        match self.client.get_secret_value().secret_id(self.name(key_id)).send().await {
-            Ok(output) => Ok(Some(output.secret_string.unwrap_or_default())),
+    /// The secret's value, and which version it is; `None` if there is no such secret.
+    async fn current(&self, key_id: &str) -> Result<Option<(String, SecretRevision)>, StoreError> {
+        let get = self.client.get_secret_value().secret_id(self.name(key_id)).version_stage(CURRENT);
+        match get.send().await {
+            Ok(output) => {
+                let version = SecretRevision(output.version_id.unwrap_or_default());
+                Ok(Some((output.secret_string.unwrap_or_default(), version)))
+            }
             // InvalidRequest: the secret is scheduled for deletion. To whoever asks, it is gone.
             Err(error)
                 if error
@@ -158,5 +275,40 @@ mod tests {
         .await;
         let page = SecretsManager::new(&aws, "p/").list(None, 10, &|_: &KeyId| true).await.expect("listed");
         assert_eq!(page.records, [sample("a")]);
+        assert_eq!(page.damaged, ["b".parse().expect("id")]);
+    }
+
+    #[tokio::test]
+    async fn a_move_whose_answer_was_lost_is_known_again() {
+        let moved_to = std::sync::Mutex::new(json!(null));
+        let aws = answering(move |operation, request| match operation {
+            "PutSecretValue" => Ok(json!({})),
+            "UpdateSecretVersionStage" => {
+                *moved_to.lock().expect("unpoisoned") = request["MoveToVersionId"].clone();
+                refusal("InvalidParameterException")
+            }
+            _ => Ok(json!({ "SecretString": "", "VersionId": *moved_to.lock().expect("unpoisoned") })),
+        })
+        .await;
+        let store = SecretsManager::new(&aws, "p/");
+        let id: KeyId = "a".parse().expect("id");
+        assert!(store.replace(&id, &SecretRevision("old".to_owned()), "{}".to_owned()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_deleter_left_is_no_key_and_is_deleted() {
+        let deleted = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = std::sync::Arc::clone(&deleted);
+        let aws = answering(move |operation, _| {
+            if operation == "DeleteSecret" {
+                seen.store(true, std::sync::atomic::Ordering::Relaxed);
+                return Ok(json!({}));
+            }
+            Ok(json!({ "SecretString": TOMBSTONE, "VersionId": "v" }))
+        })
+        .await;
+        let found = SecretsManager::new(&aws, "p/").fetch(&"a".parse().expect("id")).await;
+        assert_eq!(found.err(), Some(StoreError::NotFound));
+        assert!(deleted.load(std::sync::atomic::Ordering::Relaxed));
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use strongroom_tests::mock_nsm::{Machine, MockNsm};
+use strongroom_tests::mock_nsm::{Machine, MockNsm, UsedPcr16};
 use strongroom_tests::pki::NitroAuthority;
 
 #[derive(Parser)]
@@ -24,6 +24,10 @@ struct Arguments {
     /// PCR0-2 are zero, as in an enclave started with a console.
     #[arg(long)]
     debug_mode: bool,
+    /// PCR16 was used before Configure, in this way: the enclave must never take a configuration. For the
+    /// suites only.
+    #[arg(long, value_enum, value_name = "HOW")]
+    dangerous_pcr16_used_before_configure: Option<UsedPcr16>,
     /// How long the module takes for each request.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
     nsm_latency_ms: u64,
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
     let machine = Machine {
         image: arguments.image,
         debug_mode: arguments.debug_mode,
+        used_pcr16: arguments.dangerous_pcr16_used_before_configure,
         latency: Duration::from_millis(arguments.nsm_latency_ms),
         clock_offset_seconds: arguments.clock_offset_seconds,
         ..Machine::default()

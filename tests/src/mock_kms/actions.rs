@@ -212,11 +212,11 @@ fn describe_key(kms: &Kms, call: &Authenticated<'_>, trail: &mut Call) -> Result
     let key = kms.keys().find(name(request.key_id.as_deref())?)?.clone();
     authorize(&key, call, &BTreeMap::new(), None, trail)?;
     let metadata = json!({
-        "AWSAccountId": kms.account, "KeyId": key.arn.rsplit('/').next(), "Arn": key.arn,
+        "AWSAccountId": kms.account, "KeyId": key.id.to_string(), "Arn": key.arn,
         "CreationDate": key.created_at, "Enabled": key.state == KeyState::Enabled, "KeyState": key.state,
         "Description": "", "KeyUsage": "ENCRYPT_DECRYPT", "KeySpec": SYMMETRIC_DEFAULT,
         "CustomerMasterKeySpec": SYMMETRIC_DEFAULT, "EncryptionAlgorithms": [SYMMETRIC_DEFAULT],
-        "Origin": "AWS_KMS", "KeyManager": "CUSTOMER", "MultiRegion": false,
+        "Origin": "AWS_KMS", "KeyManager": "CUSTOMER", "MultiRegion": key.id.multi_region,
     });
     Ok(Reply { key_metadata: Some(metadata), ..Reply::default() })
 }

@@ -65,12 +65,18 @@ impl Control {
     /// # Errors
     /// mock-kms is away, or refuses the policy.
     pub async fn create_key(&self, policy: Option<Value>) -> Result<String, ControlError> {
-        let key: KeyView =
-            self.ask(self.request(Method::POST, "/keys").json(&CreateKey { policy })).await?.json().await?;
-        Ok(key.arn)
+        self.create(CreateKey { policy, multi_region: false }).await
     }
 
-    /// All KMS keys.
+    /// The same, but a multi-Region key: its id begins with `mrk-`.
+    ///
+    /// # Errors
+    /// mock-kms is away, or refuses the policy.
+    pub async fn create_multi_region_key(&self, policy: Option<Value>) -> Result<String, ControlError> {
+        self.create(CreateKey { policy, multi_region: true }).await
+    }
+
+    /// All KMS keys, the oldest first.
     ///
     /// # Errors
     /// mock-kms is away.
@@ -140,6 +146,11 @@ impl Control {
     /// mock-kms is away.
     pub async fn calls(&self, since: u64) -> Result<Vec<Call>, ControlError> {
         Ok(self.ask(self.request(Method::GET, &format!("/calls?since={since}"))).await?.json().await?)
+    }
+
+    async fn create(&self, key: CreateKey) -> Result<String, ControlError> {
+        let key: KeyView = self.ask(self.request(Method::POST, "/keys").json(&key)).await?.json().await?;
+        Ok(key.arn)
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -27,6 +27,9 @@ pub(super) struct CreateKey {
     /// Absent: KMS's default, which leaves everything to the account's identity policies.
     #[serde(default)]
     pub(super) policy: Option<Value>,
+    /// A multi-Region key, whose id begins with `mrk-`.
+    #[serde(default)]
+    pub(super) multi_region: bool,
 }
 
 /// `PUT /keys/{id}/state`
@@ -77,7 +80,7 @@ async fn create_key(
     Json(request): Json<CreateKey>,
 ) -> Result<(StatusCode, Json<KeyView>), Refused> {
     let policy = request.policy.unwrap_or_else(|| KmsKeys::default_policy(&kms.account));
-    let key = kms.keys().create(KeyPolicy::parse(&policy)?)?;
+    let key = kms.keys().create(KeyPolicy::parse(&policy)?, request.multi_region)?;
     Ok((StatusCode::CREATED, Json(KeyView::from(&key))))
 }
 

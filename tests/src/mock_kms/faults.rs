@@ -14,6 +14,9 @@ pub struct Fault {
     /// The action that it happens to (`Decrypt`); absent: every action.
     #[serde(default)]
     pub action: Option<String>,
+    /// How many of those calls go well before.
+    #[serde(default)]
+    pub after: u32,
     /// How many calls it happens to; absent: all, until cleared.
     #[serde(default)]
     pub calls: Option<u32>,
@@ -49,13 +52,20 @@ impl Fault {
     /// Of every call, until cleared.
     #[must_use]
     pub const fn always(kind: FaultKind) -> Self {
-        Self { kind, action: None, calls: None }
+        Self { kind, action: None, after: 0, calls: None }
     }
 
     /// Of the next `calls` calls.
     #[must_use]
     pub const fn next(calls: u32, kind: FaultKind) -> Self {
-        Self { kind, action: None, calls: Some(calls) }
+        Self { kind, action: None, after: 0, calls: Some(calls) }
+    }
+
+    /// The same, but the first `calls` calls go well.
+    #[must_use]
+    pub const fn after(mut self, calls: u32) -> Self {
+        self.after = calls;
+        self
     }
 
     /// The same, of one action only.
@@ -88,6 +98,10 @@ impl Faults {
         let mut taken = Vec::new();
         self.0.retain_mut(|fault| {
             if fault.action.as_deref().is_some_and(|of| of != action) {
+                return true;
+            }
+            if let Some(left) = fault.after.checked_sub(1) {
+                fault.after = left;
                 return true;
             }
             taken.push(fault.kind.clone());

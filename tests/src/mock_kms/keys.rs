@@ -35,8 +35,8 @@ pub(super) struct KmsKeys {
     file: PathBuf,
     /// `arn:aws:kms:REGION:ACCOUNT:key/`
     arn_prefix: String,
-    /// By key id.
-    keys: BTreeMap<String, KmsKey>,
+    /// The oldest first.
+    keys: Vec<KmsKey>,
 }
 
 /// A symmetric KMS key.
@@ -47,17 +47,20 @@ pub(super) struct KmsKey {
     pub(super) policy: KeyPolicy,
     /// Seconds since 1970.
     pub(super) created_at: i64,
-    id: KeyUuid,
+    pub(super) id: KeyId,
     backing_key: [u8; 32],
 }
 
-/// A KMS key's id: a UUID.
+/// A KMS key's id: a UUID, or that of a multi-Region key: `mrk-` and 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct KeyUuid([u8; 16]);
+pub(super) struct KeyId {
+    bytes: [u8; 16],
+    pub(super) multi_region: bool,
+}
 
 /// A blob, read as far as anybody can: the key that it names, and what that key sealed.
 pub(super) struct Blob<'a> {
-    key: KeyUuid,
+    key: [u8; 16],
     header: &'a [u8],
     nonce: [u8; NONCE_LEN],
     sealed: &'a [u8],
@@ -66,12 +69,12 @@ pub(super) struct Blob<'a> {
 impl KmsKeys {
     /// The keys in `file`, none if it does not exist.
     pub(super) fn open(file: PathBuf, region: &str, account: &str) -> io::Result<Self> {
-        let mut keys = Self { file, arn_prefix: format!("arn:aws:kms:{region}:{account}:key/"), keys: BTreeMap::new() };
+        let mut keys = Self { file, arn_prefix: format!("arn:aws:kms:{region}:{account}:key/"), keys: Vec::new() };
         if keys.file.exists() {
             let written: Vec<WrittenKey> = serde_json::from_slice(&fs::read(&keys.file)?)?;
             for key in written {
                 let key = key.read(&keys.arn_prefix).ok_or_else(|| io::Error::other("a damaged key in the state"))?;
-                keys.keys.insert(key.id.to_string(), key);
+                keys.keys.push(key);
             }
         }
         Ok(keys)
@@ -85,29 +88,31 @@ impl KmsKeys {
         }] })
     }
 
-    /// Makes a key.
-    pub(super) fn create(&mut self, policy: KeyPolicy) -> io::Result<KmsKey> {
-        let (mut backing_key, id) = ([0; 32], KeyUuid::random().map_err(io::Error::other)?);
+    /// Makes a key. A multi-Region one has its id, and no replicas.
+    pub(super) fn create(&mut self, policy: KeyPolicy, multi_region: bool) -> io::Result<KmsKey> {
+        let (mut backing_key, bytes) = ([0; 32], random_uuid_bytes().map_err(io::Error::other)?);
+        let id = KeyId { bytes, multi_region };
         rand::fill(&mut backing_key).map_err(io::Error::other)?;
         let created_at = OffsetDateTime::now_utc().unix_timestamp();
         let arn = format!("{}{id}", self.arn_prefix);
         let key = KmsKey { arn, state: KeyState::Enabled, policy, created_at, id, backing_key };
-        self.keys.insert(id.to_string(), key.clone());
+        self.keys.push(key.clone());
         self.save()?;
         Ok(key)
     }
 
     /// Changes a key; `false` if there is none of this id or ARN.
     pub(super) fn change(&mut self, name: &str, change: impl FnOnce(&mut KmsKey)) -> io::Result<bool> {
-        let id = name.strip_prefix(&self.arn_prefix).unwrap_or(name).to_owned();
-        let Some(key) = self.keys.get_mut(&id) else { return Ok(false) };
+        let id = name.strip_prefix(&self.arn_prefix).unwrap_or(name);
+        let Some(key) = self.keys.iter_mut().find(|key| key.id.to_string() == id) else { return Ok(false) };
         change(key);
         self.save()?;
         Ok(true)
     }
 
+    /// All of them, the oldest first.
     pub(super) fn all(&self) -> impl Iterator<Item = &KmsKey> {
-        self.keys.values()
+        self.keys.iter()
     }
 
     /// The key of an id or ARN.
@@ -116,7 +121,7 @@ impl KmsKeys {
     /// The caller's: there is none, or it is an alias (there are none here).
     pub(super) fn find(&self, name: &str) -> Result<&KmsKey, KmsError> {
         let id = name.strip_prefix(&self.arn_prefix).unwrap_or(name);
-        self.keys.get(id).ok_or_else(|| {
+        self.keys.iter().find(|key| key.id.to_string() == id).ok_or_else(|| {
             KmsError::NotFound(match name {
                 alias if alias.contains("alias/") => format!("Alias {alias} is not found."),
                 arn if arn.starts_with("arn:") => format!("Key '{arn}' does not exist"),
@@ -130,7 +135,7 @@ impl KmsKeys {
     /// # Errors
     /// The caller's: the key does not exist here. KMS does not say whether it exists elsewhere.
     pub(super) fn of_blob(&self, blob: &Blob<'_>) -> Result<&KmsKey, KmsError> {
-        self.keys.get(&blob.key.to_string()).ok_or_else(|| {
+        self.keys.iter().find(|key| key.id.bytes == blob.key).ok_or_else(|| {
             KmsError::AccessDenied(
                 "The ciphertext refers to a customer master key that does not exist, does not exist in this region, \
                  or you are not allowed to access."
@@ -142,7 +147,7 @@ impl KmsKeys {
     /// Writes the whole file anew, so that a reader sees the old one or the new one.
     fn save(&self) -> io::Result<()> {
         let directory = self.file.parent().unwrap_or(Path::new("."));
-        let written: Vec<WrittenKey> = self.keys.values().map(WrittenKey::from).collect();
+        let written: Vec<WrittenKey> = self.keys.iter().map(WrittenKey::from).collect();
         let mut file = NamedTempFile::new_in(directory)?;
         file.write_all(&serde_json::to_vec_pretty(&written)?)?;
         file.as_file().sync_all()?;
@@ -168,7 +173,7 @@ impl KmsKey {
         plaintext: &[u8],
         encryption_context: &BTreeMap<String, String>,
     ) -> Result<Vec<u8>, Unspecified> {
-        let header = [&[BLOB_VERSION], &self.id.0[..]].concat();
+        let header = [&[BLOB_VERSION], &self.id.bytes[..]].concat();
         let mut sealed = plaintext.to_vec();
         let aad = Aad::from(associated_data(&header, encryption_context));
         let nonce =
@@ -185,7 +190,7 @@ impl KmsKey {
         blob: &Blob<'_>,
         encryption_context: &BTreeMap<String, String>,
     ) -> Result<Vec<u8>, KmsError> {
-        if blob.key != self.id {
+        if blob.key != self.id.bytes {
             return Err(KmsError::IncorrectKey);
         }
         let aad = Aad::from(associated_data(blob.header, encryption_context));
@@ -204,44 +209,47 @@ impl<'a> Blob<'a> {
             let (header, rest) = bytes.split_at_checked(HEADER_LEN)?;
             let (nonce, sealed) = rest.split_first_chunk()?;
             let key = header.strip_prefix(&[BLOB_VERSION])?.try_into().ok()?;
-            Some(Self { key: KeyUuid(key), header, nonce: *nonce, sealed })
+            Some(Self { key, header, nonce: *nonce, sealed })
         };
         read().ok_or(KmsError::InvalidCiphertext)
     }
 }
 
-impl KeyUuid {
-    /// Version 4 (RFC 9562 section 5.4).
-    fn random() -> Result<Self, Unspecified> {
-        let mut bytes = [0; 16];
-        rand::fill(&mut bytes)?;
-        bytes[6] = bytes[6] & 0x0f | 0x40;
-        bytes[8] = bytes[8] & 0x3f | 0x80;
-        Ok(Self(bytes))
-    }
-
+impl KeyId {
     fn parse(text: &str) -> Option<Self> {
-        let bytes = hex::decode(text.replace('-', "")).ok()?;
-        let id = Self(bytes.try_into().ok()?);
+        let (multi_region, digits) = text.strip_prefix("mrk-").map_or((false, text), |digits| (true, digits));
+        let bytes = hex::decode(digits.replace('-', "")).ok()?;
+        let id = Self { bytes: bytes.try_into().ok()?, multi_region };
         (id.to_string() == text).then_some(id)
     }
 }
 
-impl std::fmt::Display for KeyUuid {
+impl std::fmt::Display for KeyId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (position, byte) in self.0.iter().enumerate() {
-            if matches!(position, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        if self.multi_region { write!(f, "mrk-{}", hex::encode(self.bytes)) } else { f.write_str(&uuid(self.bytes)) }
     }
 }
 
 /// A random UUID, as text: request ids.
 pub(super) fn random_uuid() -> String {
-    KeyUuid::random().map(|id| id.to_string()).unwrap_or_default()
+    random_uuid_bytes().map(uuid).unwrap_or_default()
+}
+
+/// Version 4 (RFC 9562 section 5.4).
+fn random_uuid_bytes() -> Result<[u8; 16], Unspecified> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes)?;
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    Ok(bytes)
+}
+
+fn uuid(bytes: [u8; 16]) -> String {
+    let digits = |(position, byte)| match position {
+        4 | 6 | 8 | 10 => format!("-{byte:02x}"),
+        _ => format!("{byte:02x}"),
+    };
+    bytes.into_iter().enumerate().map(digits).collect()
 }
 
 const BLOB_VERSION: u8 = 1;
@@ -276,7 +284,7 @@ impl WrittenKey {
             state: self.state,
             policy: policy.ok()?,
             created_at: self.created_at,
-            id: KeyUuid::parse(&self.id)?,
+            id: KeyId::parse(&self.id)?,
             backing_key: BASE64_STANDARD.decode(&self.backing_key).ok()?.try_into().ok()?,
         })
     }

@@ -5,7 +5,7 @@
 //! A process of its own (`src/bin/mock-kms.rs`); tests and the development stack steer it with
 //! [`Control`]. One file, one concern: `server` (sockets and order), `sigv4` (who calls), `actions`
 //! (what is done), `recipient` (to whom), `policy` and `condition` (whether), `keys` (with what),
-//! `envelope` (how it is wrapped), `error` (how it says no), `faults`, `log`, `control`, `client`.
+//! `envelope` (how it is wrapped), `error` (how it says no), `faults`, `log`, `control` and its `client`, `sdk` (a client of KMS itself).
 
 mod actions;
 mod client;
@@ -20,6 +20,7 @@ mod log;
 mod policy;
 mod principal;
 mod recipient;
+mod sdk;
 mod server;
 mod sigv4;
 
@@ -45,6 +46,7 @@ pub use keys::KeyState;
 pub use log::{Attested, Call};
 pub use policy::{Decision, KeyPolicy, PolicyError};
 pub use principal::{Caller, Principal};
+pub use sdk::sdk_client;
 
 /// The name in the state directory of the TLS root that clients need, PEM.
 pub const TLS_ROOT_FILE: &str = "tls-root.pem";

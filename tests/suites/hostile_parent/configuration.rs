@@ -2,7 +2,9 @@
 //! it, or use what it does not list.
 
 use serde_json::{Value, json};
-use strongroom_protocol::{Configuration, Measurement};
+use strongroom_protocol::document::AttestationDocument;
+use strongroom_protocol::{ByteString, Configuration, ErrorCode, Measurement, Request, Response};
+use strongroom_tests::frames::EnclaveSocket;
 use strongroom_tests::mock_kms::{Admitted, dedicated_key_policy};
 use strongroom_tests::mock_nsm::image_pcrs;
 use strongroom_tests::stack::{ADMINISTRATOR_ARN, IMAGE, PARENT_ARN, REGION};
@@ -162,5 +164,63 @@ async fn an_enclave_that_was_restarted_is_configured_again() {
         // No restart of the parent, and no waiting by the caller.
         it.signs("a").await;
         it.signs("held").await;
+    }
+}
+
+/// Somebody in the machine was faster: whatever PCR16 is extended by from now on, it is not a measurement.
+#[tokio::test]
+async fn a_pcr16_that_was_used_before_configure() {
+    for (how, shown) in [("extended", None), ("locked", Some(true)), ("extended-and-locked", Some(false))] {
+        let mut it = Scene::unready(|plan| {
+            plan.enclave_arguments = ["--dangerous-pcr16-used-before-configure", how].map(str::to_owned).into();
+        })
+        .await;
+        let mut socket = it.enclave().await;
+        let before = evidence(&mut socket).await;
+        assert_eq!(before.pcr16.map(|pcr16| pcr16 == [0; 48]), shown, "{how}");
+
+        // The honest configuration, as often as he likes: refused before anything is extended.
+        let configuration = ByteString::try_from(configuration(&it)).expect("short");
+        for _ in 0..2 {
+            let configure = Request::Configure { configuration: configuration.clone() };
+            assert_eq!(socket.ask(configure).await.expect("a reply").err(), Some(ErrorCode::ConfigurationFailed));
+        }
+        match socket.ask(Request::Health).await.expect("a reply") {
+            Ok(Response::Health(health)) => assert!(!health.configured, "{how}"),
+            other => panic!("{other:?}"),
+        }
+        // No verifier takes it for a configured enclave: it neither says so nor shows the register.
+        let after = evidence(&mut socket).await;
+        assert_eq!((after.user_data, after.pcr16), (b"strongroom-enclave-v1".to_vec(), before.pcr16), "{how}");
+        assert_ne!(after.pcr16, Some(Measurement::of(&configuration).pcr16));
+        let create = || it.try_create(json!({ "key_id": "a", "algorithm": "ed25519" }));
+        eventually("the parent listens", async || it.api.get("/healthz").await.is_ok()).await;
+        eventually("the enclave has been asked", async || create().await.problem() != "enclave-unavailable").await;
+        assert_problem(&create().await, 503, "enclave-configuration-refused");
+        assert_eq!(it.calls().await, 0, "KMS was not even asked");
+
+        it.stack.plan.enclave_arguments.clear();
+        it.stack.restart_enclave().await.expect("restarted");
+        it.stack.wait_ready().await.expect("ready after a reboot");
+        it.create("a").await;
+        it.signs("a").await;
+    }
+}
+
+/// What an enclave says of itself.
+struct SelfPortrait {
+    user_data: Vec<u8>,
+    pcr16: Option<[u8; 48]>,
+}
+
+async fn evidence(socket: &mut EnclaveSocket) -> SelfPortrait {
+    let nonce = ByteString::try_from(vec![1]).expect("short");
+    match socket.ask(Request::Attest { nonce }).await.expect("a reply") {
+        Ok(Response::Document(document)) => {
+            let payload = AttestationDocument::parse(&document).expect("a document").payload;
+            let pcr16 = payload.pcr(16).copied();
+            SelfPortrait { user_data: payload.user_data.expect("user data").to_vec(), pcr16 }
+        }
+        other => panic!("{other:?}"),
     }
 }

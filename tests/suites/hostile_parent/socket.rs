@@ -80,7 +80,7 @@ async fn document(socket: &mut EnclaveSocket, nonce: &[u8]) -> AttestationDocume
 }
 
 /// Everything that needs a configuration.
-fn what_needs_a_configuration() -> [Request; 4] {
+fn what_needs_a_configuration() -> [Request; 5] {
     let record = || ByteString::try_from(vec![1]).expect("short");
     let secret = || SecretString::new("AKIA".to_owned());
     [
@@ -98,6 +98,10 @@ fn what_needs_a_configuration() -> [Request; 4] {
         },
         Request::OpenRecord { record: record(), nonce: ByteString::default() },
         Request::Sign { record: record(), scheme: None, payloads: vec![] },
+        Request::Rewrap {
+            record: record(),
+            kms_key_arn: format!("arn:aws:kms:{REGION}:111122223333:key/1").parse().expect("an ARN"),
+        },
     ]
 }
 

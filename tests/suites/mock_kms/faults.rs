@@ -25,6 +25,12 @@ async fn refusals_last_as_long_as_asked() {
     assert_eq!(refusal(generate().await).0, "ThrottlingException");
     assert!(generate().await.is_ok(), "the third call");
 
+    kms.control.set_fault(&Fault::next(1, FaultKind::Throttle).on("GenerateRandom").after(2)).await.expect("set");
+    for well in [true, true, false, true] {
+        assert!(generate().await.is_ok(), "another action, which does not count");
+        assert_eq!(random().await.is_ok(), well);
+    }
+
     kms.control.set_fault(&Fault::always(FaultKind::InternalError)).await.expect("set");
     for _ in 0..3 {
         assert_eq!(refusal(random().await).0, "KMSInternalException");

@@ -1,6 +1,5 @@
 //! A running mock-kms, the clients that speak to it, and an enclave's side of an attested call.
 
-use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,25 +7,18 @@ use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use aws_sdk_kms::Client;
-use aws_sdk_kms::config::retry::RetryConfig;
-use aws_sdk_kms::config::timeout::TimeoutConfig;
-use aws_sdk_kms::config::{BehaviorVersion, Config, Credentials, Region};
+use aws_sdk_kms::config::Credentials;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{KeyEncryptionMechanism, RecipientInfo};
-use aws_smithy_http_client::Builder;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns};
 use strongroom_enclave::Attestor;
 use strongroom_protocol::Measurement;
-use strongroom_tests::mock_kms::{Control, Endpoint, TLS_ROOT_FILE};
+use strongroom_tests::mock_kms::{Control, Endpoint, TLS_ROOT_FILE, sdk_client};
 use strongroom_tests::mock_nsm::{Machine, MockNsm};
 use strongroom_tests::pki::NitroAuthority;
+pub(crate) use strongroom_tests::stack::{KMS_HOST as HOST, REGION};
 use tempfile::TempDir;
 
-pub(crate) const HOST: &str = "kms.eu-central-1.amazonaws.com";
-pub(crate) const REGION: &str = "eu-central-1";
 pub(crate) const ACCESS_KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
 pub(crate) const SECRET_ACCESS_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 pub(crate) const ROLE: &str = "arn:aws:iam::111122223333:role/strongroom-parent";
@@ -69,27 +61,7 @@ impl MockKms {
     }
 
     pub(crate) fn client_as(&self, credentials: Credentials) -> Client {
-        let trust = TrustStore::empty().with_pem_certificate(self.tls_root());
-        let http = Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .tls_context(TlsContext::builder().with_trust_store(trust).build().expect("a TLS context"))
-            .build_with_resolver(Loopback);
-        Client::from_conf(
-            Config::builder()
-                .behavior_version(BehaviorVersion::latest())
-                .region(Region::new(REGION))
-                .credentials_provider(credentials)
-                .endpoint_url(self.url())
-                .http_client(http)
-                .retry_config(RetryConfig::disabled())
-                .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(2)).build())
-                .build(),
-        )
-    }
-
-    /// The name in the certificate, so that the client's check of it is real.
-    pub(crate) fn url(&self) -> String {
-        format!("https://{HOST}:{}", self.endpoint.kms.port())
+        sdk_client(self.endpoint.kms, self.state.path(), credentials).expect("it runs")
     }
 
     pub(crate) fn tls_root(&self) -> Vec<u8> {
@@ -128,15 +100,6 @@ async fn await_endpoint(state: &TempDir) -> Endpoint {
             Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(10)).await,
             Err(error) => panic!("mock-kms does not serve: {error}"),
         }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Loopback;
-
-impl ResolveDns for Loopback {
-    fn resolve_dns<'a>(&'a self, _name: &'a str) -> DnsFuture<'a> {
-        DnsFuture::ready(Ok(vec![IpAddr::from([127, 0, 0, 1])]))
     }
 }
 

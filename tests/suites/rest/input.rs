@@ -296,7 +296,7 @@ async fn routes_and_methods_that_do_not_exist_are_problems_too() {
     for (method, path) in [
         ("DELETE", "/v1/keys"),
         ("PUT", "/v1/keys/a"),
-        ("DELETE", "/v1/keys/a"),
+        ("PATCH", "/v1/keys/a"),
         ("GET", "/v1/keys/a/sign"),
         ("POST", "/v1/attestation"),
         ("POST", "/healthz"),

@@ -2,10 +2,11 @@
 //! status, media type and form. Judged in Python (`tests/check_openapi.py`).
 
 use serde_json::{Value, json};
-use strongroom_tests::api::Reply;
+use strongroom_tests::api::{Api, Reply};
 use strongroom_tests::python;
 
 use super::{OPEN, assert_ok, header, with_key};
+use crate::scene::Scene;
 
 async fn complaints(document: &Value, replies: &[Value]) -> String {
     let input = json!({ "document": document, "replies": replies });
@@ -22,7 +23,7 @@ fn judged(method: &str, path: &str, reply: &Reply) -> Value {
 
 #[tokio::test]
 async fn every_documented_call_answers_in_the_documented_form() {
-    let (_scene, api) = OPEN.enter().await;
+    let (scene, api) = OPEN.enter().await;
     with_key(&api, "contract", "secp256k1").await;
     with_key(&api, "contract-2", "ed25519").await;
     let contract = api.get("/openapi.json").await.expect("a reply");
@@ -61,6 +62,7 @@ async fn every_documented_call_answers_in_the_documented_form() {
         let reply = api.sign(key_id, json!({ "payload": message, "scheme": scheme })).await.expect("a reply");
         replies.push(judged("post", "/v1/keys/{key_id}/sign", &reply));
     }
+    replies.extend(changes(&scene, &api).await);
     assert_eq!(complaints(&document, &replies).await, "");
 
     for (path, item) in document["paths"].as_object().expect("paths") {
@@ -69,6 +71,37 @@ async fn every_documented_call_answers_in_the_documented_form() {
             assert!(called, "no call here was {method} {path}");
         }
     }
+}
+
+/// Every change of a key that there is, and some that are refused.
+async fn changes(scene: &Scene, api: &Api) -> Vec<Value> {
+    with_key(api, "contract-5", "ed25519").await;
+    let mut replies = Vec::new();
+    for (name, body) in [
+        ("enable", json!({ "generation": 7 })),
+        ("disable", json!({})),
+        ("enable", json!({ "generation": 2 })),
+        ("rewrap", json!({ "kms_key_arn": scene.stack.kms_key })),
+        ("cancel-deletion", json!({})),
+        ("schedule-deletion", json!({ "waiting_days": 31 })),
+        ("schedule-deletion", json!({ "waiting_days": 7 })),
+        ("sign", json!({ "payload": { "type": "message", "message": "00" } })),
+        ("cancel-deletion", json!({})),
+        ("schedule-deletion", json!({})),
+    ] {
+        let reply = api.post(&format!("/v1/keys/contract-5/{name}"), body).await.expect("a reply");
+        replies.push(judged("post", &format!("/v1/keys/{{key_id}}/{name}"), &reply));
+    }
+    let delete = async || {
+        let reply = api.delete("/v1/keys/contract-5").await.expect("a reply");
+        judged("delete", "/v1/keys/{key_id}", &reply)
+    };
+    replies.push(delete().await);
+    scene.tamper("contract-5", |record| record["deletion_date"] = "2020-01-01T00:00:00Z".into());
+    replies.push(judged("get", "/v1/keys", &api.get("/v1/keys").await.expect("a reply")));
+    replies.push(delete().await);
+    assert_eq!(replies.last().map(|reply| reply["status"] == 204), Some(true));
+    replies
 }
 
 /// The control: the script complains.

@@ -1,8 +1,10 @@
 //! A stack on each of the three stores, with somebody's hands inside the store, and a way to take it
 //! away. DynamoDB and Secrets Manager are moto's.
 
+mod gate;
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Weak};
 
@@ -10,13 +12,18 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use serde_json::Value;
+use strongroom_parent::stored_record::StoredRecord;
+use strongroom_protocol::KeyRecord;
 use strongroom_tests::python;
 use strongroom_tests::stack::{Plan, REGION};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 
 use crate::scene::{Scene, eventually};
+use gate::Gate;
+pub(crate) use gate::Weather;
 
 /// A stack and the inside of its store.
 pub(crate) struct Place {
@@ -62,10 +69,18 @@ impl Place {
 
     /// On secrets under this prefix.
     pub(crate) async fn secrets_manager(prefix: &'static str) -> Self {
+        Self::secrets_manager_planned(prefix, |_| {}).await
+    }
+
+    pub(crate) async fn secrets_manager_planned(prefix: &'static str, change: impl FnOnce(&mut Plan)) -> Self {
         let moto = Moto::running().await;
         let gate = Gate::open(moto.address).await;
         let store = format!("type = \"secrets_manager\"\nprefix = \"{prefix}/\"");
-        let scene = Scene::planned(|plan| use_aws(plan, &store, &gate)).await;
+        let scene = Scene::planned(|plan| {
+            use_aws(plan, &store, &gate);
+            change(plan);
+        })
+        .await;
         Self { scene, inside: Inside::Secrets { client: moto.secrets_manager(), prefix, gate, _moto: moto } }
     }
 
@@ -79,10 +94,15 @@ impl Place {
                 item["record"].as_s().expect("text").clone()
             }
             Inside::Secrets { client, prefix, .. } => {
-                let get = client.get_secret_value().secret_id(format!("{prefix}/{key_id}"));
-                get.send().await.expect("a reply").secret_string.expect("text")
+                current(client, &format!("{prefix}/{key_id}")).await.secret_string.expect("text")
             }
         }
+    }
+
+    /// What is stored under a key's name, in the form that is presented to the enclave.
+    pub(crate) async fn record(&self, key_id: &str) -> KeyRecord {
+        let json = self.read(key_id).await;
+        StoredRecord::from_json(&key_id.parse().expect("an id"), json.as_bytes()).expect("a stored record").record
     }
 
     /// Stores this in place of what is stored under a key's name.
@@ -98,8 +118,15 @@ impl Place {
                 put.send().await.expect("written");
             }
             Inside::Secrets { client, prefix, .. } => {
-                let put = client.put_secret_value().secret_id(format!("{prefix}/{key_id}")).secret_string(text);
-                put.send().await.expect("written");
+                // By a label of its own and a move: where labels were moved before, moto puts AWSCURRENT on two
+                // versions if it is put directly.
+                let secret = format!("{prefix}/{key_id}");
+                let old = current(client, &secret).await.version_id.expect("a version");
+                let put = client.put_secret_value().secret_id(&secret).secret_string(text).version_stages("BY_HAND");
+                let new = put.send().await.expect("written").version_id.expect("a version");
+                let update = client.update_secret_version_stage().secret_id(&secret).version_stage("AWSCURRENT");
+                let update = update.remove_from_version_id(old).move_to_version_id(new);
+                update.send().await.expect("moved");
             }
         }
     }
@@ -116,16 +143,33 @@ impl Place {
     pub(crate) fn take_away(&self) {
         match &self.inside {
             Inside::Folder(folder) => std::fs::rename(folder, folder.with_extension("away")).expect("moved"),
-            Inside::Table { gate, .. } | Inside::Secrets { gate, .. } => gate.set_open(false),
+            Inside::Table { .. } | Inside::Secrets { .. } => self.set_weather(Weather::Shut),
         }
     }
 
     pub(crate) fn bring_back(&self) {
         match &self.inside {
             Inside::Folder(folder) => std::fs::rename(folder.with_extension("away"), folder).expect("moved"),
-            Inside::Table { gate, .. } | Inside::Secrets { gate, .. } => gate.set_open(true),
+            Inside::Table { .. } | Inside::Secrets { .. } => self.set_weather(Weather::Clear),
         }
     }
+
+    /// How the way to an AWS store is from now on.
+    pub(crate) fn set_weather(&self, weather: Weather) {
+        match &self.inside {
+            Inside::Folder(_) => panic!("a folder has no weather"),
+            Inside::Table { gate, .. } | Inside::Secrets { gate, .. } => gate.set(weather),
+        }
+    }
+}
+
+async fn current(client: &aws_sdk_secretsmanager::Client, secret: &str) -> GetSecretValueOutput {
+    client.get_secret_value().secret_id(secret).version_stage("AWSCURRENT").send().await.expect("a reply")
+}
+
+/// A cache whose expiry a test can wait for.
+pub(crate) fn short_cache(plan: &mut Plan) {
+    plan.parent_toml.push_str("[limits]\ncache_seconds = 1\n");
 }
 
 fn use_aws(plan: &mut Plan, store: &str, gate: &Gate) {
@@ -171,13 +215,14 @@ impl Moto {
     async fn start() -> Self {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
-        let process = Command::new(python::program("moto_server"))
-            .args(["-H", "127.0.0.1", "-p", &address.port().to_string()])
+        let process = Command::new(python::program("python"))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("moto_one_at_a_time.py"))
+            .arg(address.port().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("moto_server; `make test` installs it");
+            .expect("target/python; `make test` installs it");
         let moto = Self { process, address };
         eventually("moto listens", async || TcpStream::connect(address).await.is_ok()).await;
         moto
@@ -211,40 +256,4 @@ impl Drop for Moto {
 
 fn credentials() -> Credentials {
     Credentials::new("AKIATESTTESTTESTTEST", "of-no-account", None, None, "test")
-}
-
-/// A way to a server that can be shut. Moto forgets everything when it ends, so it is not moto that goes.
-struct Gate {
-    address: SocketAddr,
-    open: watch::Sender<bool>,
-}
-
-impl Gate {
-    async fn open(server: SocketAddr) -> Self {
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let open = watch::Sender::new(true);
-        let opened = open.subscribe();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, server, opened.clone()));
-            }
-        });
-        Self { address, open }
-    }
-
-    fn set_open(&self, open: bool) {
-        self.open.send_replace(open);
-    }
-}
-
-async fn pass(mut client: TcpStream, server: SocketAddr, mut open: watch::Receiver<bool>) {
-    if !*open.borrow() {
-        return;
-    }
-    let Ok(mut server) = TcpStream::connect(server).await else { return };
-    tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-        _ = open.wait_for(|open| !*open) => {}
-    }
 }

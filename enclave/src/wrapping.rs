@@ -1,0 +1,112 @@
+//! A record's two layers, put on and taken off: the secret sealed under a data key, the data key
+//! wrapped by KMS. Decides which KMS key is asked, and what of a record is believed once it is open; not
+//! how long a key lives (`keyring`), nor what is done with it (`service`).
+
+use std::sync::Arc;
+
+use strongroom_protocol::{
+    Binding, ByteString, Configuration, ErrorCode, KeyRecord, KmsKeyArn, Policy, PresentedRecord,
+};
+
+use crate::kms::{DataKey, Kms};
+use crate::seal;
+use crate::secret::Secret;
+use crate::sign::SigningKey;
+
+/// The measured configuration's KMS keys, at work.
+pub(crate) struct Wrapping {
+    kms: Kms,
+    configuration: Arc<Configuration>,
+}
+
+/// An opened record: the key and what was authenticated with it.
+pub(crate) struct OpenedKey {
+    /// Signs.
+    pub(crate) signing_key: SigningKey,
+    /// The bound policy.
+    pub(crate) policy: Policy,
+    /// All that is bound.
+    pub(crate) binding: Binding,
+}
+
+/// A record whose layers are off, and that proved to be what it claims.
+struct Unwrapped {
+    record: KeyRecord,
+    binding: Binding,
+    secret: Secret<32>,
+    signing_key: SigningKey,
+}
+
+impl Wrapping {
+    /// The KMS keys of `configuration`, which `kms` reaches.
+    pub(crate) const fn new(kms: Kms, configuration: Arc<Configuration>) -> Self {
+        Self { kms, configuration }
+    }
+
+    /// The KMS key that wraps new keys: the one that is named, or the configuration's first.
+    pub(crate) fn kms_key(&self, named: Option<&KmsKeyArn>) -> Result<&KmsKeyArn, ErrorCode> {
+        let found = match named {
+            Some(named) => self.configuration.kms_key_for(named),
+            None => self.configuration.kms_keys.first(),
+        };
+        found.ok_or(ErrorCode::KmsKeyNotConfigured)
+    }
+
+    /// Opens a record: one attested Decrypt.
+    pub(crate) async fn open(&self, presented: &PresentedRecord) -> Result<OpenedKey, ErrorCode> {
+        let Unwrapped { record, binding, signing_key, secret: _ } = self.unwrap(presented).await?;
+        Ok(OpenedKey { signing_key, policy: record.policy, binding })
+    }
+
+    /// Completes `record`, whose data key and ciphertext are still to come, around `secret` under the KMS
+    /// key that it names: one attested `GenerateDataKey`. Then opens it once, as a later caller would, so
+    /// that no record leaves that nobody can open.
+    pub(crate) async fn wrap(
+        &self,
+        mut record: KeyRecord,
+        secret: Secret<32>,
+    ) -> Result<(KeyRecord, OpenedKey), ErrorCode> {
+        let mut nonce = [0; 12];
+        getrandom::fill(&mut nonce).map_err(|_| ErrorCode::Internal)?;
+        let binding = record.binding();
+        let context = binding.encryption_context(&record.key_id);
+        let DataKey { key, blob } = self.kms.generate_data_key(&record.kms_key_arn, context).await?;
+        let sealed = seal::seal(&key, nonce, &binding, &secret).map_err(|_| ErrorCode::Internal)?;
+        record.data_key = blob.try_into().map_err(|_| ErrorCode::KmsReplyRefused)?;
+        record.ciphertext = sealed.try_into().map_err(|_| ErrorCode::Internal)?;
+        drop((key, secret));
+
+        let opened = self.open(&record.present().map_err(|_| ErrorCode::Internal)?).await?;
+        Ok((record, opened))
+    }
+
+    /// The same key under `kms_key_arn`. All that is bound stays as it was opened, so the new record is
+    /// worth exactly what the old one is; nothing is held. Besides the two calls of [`Self::wrap`], one
+    /// Decrypt, also for a key that is held: what is re-wrapped is what KMS still opens.
+    pub(crate) async fn rewrap(
+        &self,
+        presented: &PresentedRecord,
+        kms_key_arn: &KmsKeyArn,
+    ) -> Result<KeyRecord, ErrorCode> {
+        let kms_key_arn = self.kms_key(Some(kms_key_arn))?.clone();
+        let Unwrapped { record, secret, signing_key, .. } = self.unwrap(presented).await?;
+        drop(signing_key);
+        let (data_key, ciphertext) = (ByteString::default(), ByteString::default());
+        let (record, _opened) = self.wrap(KeyRecord { kms_key_arn, data_key, ciphertext, ..record }, secret).await?;
+        Ok(record)
+    }
+
+    async fn unwrap(&self, presented: &PresentedRecord) -> Result<Unwrapped, ErrorCode> {
+        let record = KeyRecord::read(presented).map_err(|_| ErrorCode::RecordRefused)?;
+        let kms_key = self.kms_key(Some(&record.kms_key_arn))?;
+        let binding = record.binding();
+        let context = binding.encryption_context(&record.key_id);
+        let data_key = self.kms.decrypt(kms_key, &record.data_key, context).await?;
+        let secret = seal::open(&data_key, &binding, &record.ciphertext).map_err(|_| ErrorCode::RecordRefused)?;
+        let signing_key = SigningKey::new(record.algorithm, &secret).map_err(|_| ErrorCode::RecordRefused)?;
+        if signing_key.public_key() != record.public_key {
+            return Err(ErrorCode::RecordRefused);
+        }
+        Ok(Unwrapped { record, binding, secret, signing_key })
+    }
+}
