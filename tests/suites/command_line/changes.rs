@@ -1,13 +1,15 @@
 //! States, deletion and re-wrap by the command line, against a whole appliance.
 
-use serde_json::{Map, Value, json};
-use strongroom_protocol::Measurement;
-use strongroom_tests::mock_kms::{Admitted, dedicated_key_policy};
-use strongroom_tests::mock_nsm::image_pcrs;
-use strongroom_tests::stack::{ADMINISTRATOR_ARN, IMAGE, PARENT_ARN};
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use strongroom_tests::mock_kms::dedicated_key_policy;
+use strongroom_tests::stack::{ADMINISTRATOR_ARN, KmsKeyKind, PARENT_ARN};
 
 use super::{Key, said};
-use crate::scene::Scene;
+use crate::lifecycle::signal;
+use crate::scene::{Scene, eventually};
 use crate::shared::SharedScene;
 
 static OPEN: SharedScene = SharedScene::new(|_| {});
@@ -15,7 +17,6 @@ static OPEN: SharedScene = SharedScene::new(|_| {});
 const SIGN: [&str; 2] = ["--message", "00"];
 
 #[tokio::test]
-#[ignore = "until the calls exist"]
 async fn a_disabled_key_signs_nothing_until_it_is_enabled() {
     let (it, _) = OPEN.enter().await;
     let key = Key::of(&it.stack.url);
@@ -36,7 +37,6 @@ async fn a_disabled_key_signs_nothing_until_it_is_enabled() {
 }
 
 #[tokio::test]
-#[ignore = "until the calls exist"]
 async fn a_deletion_waits_can_be_cancelled_and_is_then_for_good() {
     let it = Scene::start().await;
     let key = Key::of(&it.stack.url);
@@ -70,26 +70,16 @@ async fn a_deletion_waits_can_be_cancelled_and_is_then_for_good() {
 
 /// A stack whose configuration lists re-wrap and a second KMS key, which is returned.
 async fn two_kms_keys() -> (Scene, String) {
-    let mut it = Scene::start().await;
-    let nothing = dedicated_key_policy(ADMINISTRATOR_ARN, PARENT_ARN, &[]);
-    let second = it.stack.control.create_key(Some(nothing)).await.expect("a KMS key");
-    it.stack.plan.configuration = Map::from_iter([
-        ("kms_keys".to_owned(), json!([it.stack.kms_key, second])),
-        ("operations".to_owned(), json!(["generate", "sign", "rewrap"])),
-    ]);
-    it.stack.reconfigure().await.expect("reconfigured");
-    let configuration = std::fs::read(it.stack.directory().join("enclave.json")).expect("a file");
-    let admitted = Admitted::new(image_pcrs(IMAGE)[0], Measurement::of(&configuration).pcr16).expect("measured");
-    let policy = dedicated_key_policy(ADMINISTRATOR_ARN, PARENT_ARN, &[admitted]);
-    it.stack.control.put_policy(&second, &policy).await.expect("admitted");
-    it.stack.restart_enclave().await.expect("restarted");
-    it.restart_parent().await.expect("restarted");
-    it.stack.wait_ready().await.expect("ready");
+    let it = Scene::planned(|plan| {
+        plan.kms_keys = vec![KmsKeyKind::SingleRegion; 2];
+        plan.configuration.insert("operations".to_owned(), json!(["generate", "sign", "rewrap"]));
+    })
+    .await;
+    let second = it.stack.kms_keys[1].clone();
     (it, second)
 }
 
 #[tokio::test]
-#[ignore = "until the calls exist"]
 async fn one_key_and_then_all_are_rewrapped_and_sign_as_before() {
     let (it, second) = two_kms_keys().await;
     let key = Key::of(&it.stack.url);
@@ -121,7 +111,6 @@ async fn one_key_and_then_all_are_rewrapped_and_sign_as_before() {
 }
 
 #[tokio::test]
-#[ignore = "until the calls exist"]
 async fn a_damaged_record_is_named_and_keeps_no_other_from_being_rewrapped() {
     let (it, second) = two_kms_keys().await;
     let key = Key::of(&it.stack.url);
@@ -133,4 +122,40 @@ async fn a_damaged_record_is_named_and_keeps_no_other_from_being_rewrapped() {
     let all = key.json(1, &["rewrap", "--all", "--kms-key-arn", &second]).await;
     assert_eq!((&all["rewrapped"], &all["damaged"]), (&json!(4), &json!(["k-000003"])));
     key.expect(0, &[&["sign", "k-000005"], &SIGN[..]].concat()).await;
+}
+
+/// Killed twice and interrupted once, each time in the middle: every key is under one of the two KMS keys and signs.
+#[tokio::test]
+async fn a_rewrap_of_all_keys_that_ends_anywhere_is_gone_on_with() {
+    let (it, second) = two_kms_keys().await;
+    let key = Key::of(&it.stack.url);
+    key.expect(0, &["create", "--count", "60", "--prefix", "k-", "--algorithm", "ed25519"]).await;
+    let rewrapped = || {
+        let ids = (1..=60).map(|number| format!("k-{number:06}"));
+        ids.filter(|key_id| it.stored(key_id)["kms_key_arn"] == second.as_str()).count()
+    };
+    let all = ["rewrap", "--all", "--kms-key-arn", &second];
+    for with in [Signal::KILL, Signal::INT, Signal::KILL] {
+        let before = rewrapped();
+        let mut command = key.command(&[&all[..], &["--rate", "20"]].concat());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
+        eventually("some keys are re-wrapped", async || rewrapped() >= before + 4).await;
+        signal(child.id(), with);
+        child.wait().await.expect("it ends");
+        assert!(rewrapped() < 60, "it was stopped before its end");
+        for key_id in ["k-000001", "k-000030", "k-000060"] {
+            it.signs(key_id).await;
+        }
+    }
+    let last = key.json(0, &all).await;
+    assert_eq!(
+        (&last["failed"], &last["left"], &last["still_under_other_kms_keys"]),
+        (&json!([]), &json!(0), &json!(0))
+    );
+    assert_eq!(rewrapped(), 60);
+    for number in 1..=60 {
+        let key_id = format!("k-{number:06}");
+        assert_eq!(it.stored(&key_id)["generation"], 2, "{key_id} was re-wrapped once");
+        it.signs(&key_id).await;
+    }
 }
