@@ -20,7 +20,7 @@ const TABLE: [(Exit, &str); 7] = [
     (Exit::Done, "done"),
     (Exit::Failed, "refused, or failed, or done for some keys only"),
     (Exit::Usage, "wrong usage: nothing was asked"),
-    (Exit::Unavailable, "not available, try again: unreachable, 5xx, too late"),
+    (Exit::Unavailable, "not available, try again: unreachable, 503, too late"),
     (Exit::NoSuchKey, "no such key"),
     (Exit::Conflict, "conflict: the key exists, its generation is another one, its state does not allow it"),
     (Exit::NotPermitted, "not permitted: no valid token or certificate, or not for this (401, 403)"),
@@ -54,6 +54,8 @@ impl Exit {
                 // There are other things than keys that may not be found.
                 (404, "key-not-found") => Self::NoSuchKey,
                 (409, _) => Self::Conflict,
+                // The parent's own word that something is wrong there, which waiting does not mend.
+                (500 | 502, slug) if !slug.is_empty() => Self::Failed,
                 // 408, 429: the parent, or a proxy before it, had no time.
                 (408 | 429 | 500..=599, _) => Self::Unavailable,
                 _ => Self::Failed,
@@ -127,7 +129,7 @@ mod tests {
                 401 | 403 => Exit::NotPermitted,
                 409 => Exit::Conflict,
                 404 if kind.slug() == "key-not-found" => Exit::NoSuchKey,
-                408 | 500.. => Exit::Unavailable,
+                408 | 503 | 504 => Exit::Unavailable,
                 _ => Exit::Failed,
             };
             assert_eq!(answered(kind.status().as_u16(), kind.slug()), expected, "{}", kind.slug());
@@ -135,6 +137,7 @@ mod tests {
         assert_eq!(Exit::of(&AskError::Unreachable(String::new())), Exit::Unavailable);
         assert_eq!(Exit::of(&AskError::Malformed("")), Exit::Failed);
         assert_eq!(answered(301, ""), Exit::Failed);
+        assert_eq!(answered(502, ""), Exit::Unavailable, "a proxy's");
     }
 
     #[test]

@@ -60,7 +60,10 @@ impl Verify {
                 Ok(Exit::Failed)
             }
             Err(VerifyError::Parent(error)) => Err(nothing_found_out(error.into())),
-            Err(error) => Err(nothing_found_out(Failure::new(Exit::Failed, error))),
+            Err(error @ VerifyError::Random(_)) => Err(nothing_found_out(Failure::new(Exit::Failed, error))),
+            Err(error @ (VerifyError::File { .. } | VerifyError::Pcrs { .. } | VerifyError::Root { .. })) => {
+                Err(Failure::usage(error))
+            }
         }
     }
 }
