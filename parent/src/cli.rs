@@ -48,7 +48,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Check strongroom.toml and the enclave's configuration that it names
+    /// Check strongroom.toml, and the enclave's configuration and TLS files that it names
     ///
     /// Prints what would be served, and the PCR16 that the key policy has to pin: the measurement of
     /// the enclave's configuration, byte for byte. Exits with 1 if anything is wrong.
@@ -148,7 +148,7 @@ fn run_daemon(config: &std::path::Path) -> ExitCode {
 }
 
 fn check(config: &std::path::Path) -> ExitCode {
-    let Loaded { config, enclave, enclave_bytes } = match Config::load(config) {
+    let Loaded { config, enclave, enclave_bytes, tls } = match Config::load(config) {
         Ok(loaded) => loaded,
         Err(error) => return complain(FAILED, &error),
     };
@@ -156,8 +156,12 @@ fn check(config: &std::path::Path) -> ExitCode {
         0 => "every process on this machine (no identities)".to_owned(),
         n => format!("{n} identities"),
     };
+    let tls = tls.map_or_else(
+        || "none: plain HTTP".to_owned(),
+        |tls| format!("{}\n             client certificates: {}", tls.leaf, tls.clients),
+    );
     say(&format!(
-        "ok\n\n  listen     {listen}\n  callers    {callers}\n  enclave    {address}\n  KMS        {host}, {keys} key(s)\n  PCR16      {pcr16}\n",
+        "ok\n\n  listen     {listen}\n  TLS        {tls}\n  callers    {callers}\n  enclave    {address}\n  KMS        {host}, {keys} key(s)\n  PCR16      {pcr16}\n",
         listen = config.listen,
         address = config.enclave.address,
         host = enclave.kms_host,

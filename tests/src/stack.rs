@@ -17,6 +17,8 @@ use strongroom_protocol::Measurement;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::api::Api;
+use crate::endpoint::{Demand, Pki};
 use crate::mock_kms::{self, Admitted, Control, Endpoint, dedicated_key_policy};
 use crate::mock_nsm::image_pcrs;
 use crate::pki::NITRO_ROOT_FILE;
@@ -61,6 +63,9 @@ pub struct Plan {
     pub admitted_pcr16: Option<[u8; 48]>,
     /// `[store]` of strongroom.toml; by default the folder `keys`.
     pub store: String,
+    /// What the endpoint asks of clients over TLS; by default it speaks plain HTTP. The files are those of
+    /// [`Pki`], in the folder `tls`.
+    pub tls: Option<Demand>,
     /// Text that strongroom.toml has besides, for example `[[identities]]`.
     pub parent_toml: String,
     /// Environment of the parent beside its AWS credentials. Wins over those.
@@ -88,6 +93,7 @@ impl Plan {
             admitted_image: None,
             admitted_pcr16: None,
             store: "type = \"directory\"\npath = \"keys\"\n".to_owned(),
+            tls: None,
             parent_toml: String::new(),
             parent_environment: Vec::new(),
             enclave_address: "unix:enclave.sock".to_owned(),
@@ -115,22 +121,14 @@ impl Plan {
         fs::create_dir_all(self.directory.join("keys"))?;
         self.directory = self.directory.canonicalize()?;
         self.listen = free_address(self.listen)?;
+        let http = self.client()?;
         let (kms, endpoint) = self.start_kms(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let control = Control::new(endpoint.control);
         let kms_key = self.configure(&control).await?;
         fs::write(self.directory.join(CONFIG_FILE), self.strongroom_toml(endpoint.kms))?;
         let enclave = self.start_enclave().await?;
         let parent = self.start_parent("parent", CONFIG_FILE)?;
-        Ok(Stack {
-            url: format!("http://{}", self.listen),
-            plan: self,
-            control,
-            endpoint,
-            kms_key,
-            kms,
-            enclave,
-            parent,
-        })
+        Ok(Stack { url: self.url(self.listen), http, plan: self, control, endpoint, kms_key, kms, enclave, parent })
     }
 
     /// Makes the KMS key of a new folder, writes the configuration that names it and admits both.
@@ -178,11 +176,24 @@ impl Plan {
 
     fn toml_without_proxy(&self, listen: SocketAddr) -> String {
         let (enclave, store, rest) = (&self.enclave_address, &self.store, &self.parent_toml);
+        let tls = self.tls.map(Pki::toml).unwrap_or_default();
         format!(
             "listen = \"{listen}\"\n\n\
              [enclave]\naddress = \"{enclave}\"\nconfiguration = \"enclave.json\"\n\n\
-             [store]\n{store}\n{rest}\n"
+             [store]\n{store}\n{tls}\n{rest}\n"
         )
+    }
+
+    fn url(&self, address: SocketAddr) -> String {
+        format!("{}://{address}", if self.tls.is_some() { "https" } else { "http" })
+    }
+
+    /// A client that gets through to the parent; over TLS, with a certificate that no identity has.
+    fn client(&self) -> io::Result<reqwest::Client> {
+        match self.tls {
+            None => Ok(reqwest::Client::new()),
+            Some(_) => Pki::open(&self.directory)?.stranger(),
+        }
     }
 
     async fn start_kms(&self, listen: SocketAddr) -> io::Result<(Process, Endpoint)> {
@@ -251,6 +262,7 @@ pub struct Stack {
     pub plan: Plan,
     /// The parent's URL.
     pub url: String,
+    http: reqwest::Client,
     /// The controls of mock-kms.
     pub control: Control,
     /// The ARN of the KMS key.
@@ -268,6 +280,14 @@ impl Stack {
         &self.plan.directory
     }
 
+    /// A caller that gets through to the parent, without a token. Its connections are its own.
+    ///
+    /// # Errors
+    /// The TLS files are not there.
+    pub fn caller(&self) -> io::Result<Api> {
+        Ok(Api::over(&self.url, self.plan.client()?))
+    }
+
     /// The address of KMS itself.
     #[must_use]
     pub const fn kms_address(&self) -> SocketAddr {
@@ -279,7 +299,7 @@ impl Stack {
     /// # Errors
     /// It is not, in a minute, or a process ended meanwhile.
     pub async fn wait_ready(&self) -> io::Result<()> {
-        wait_ready(&self.url, &self.parent).await
+        wait_ready(&self.http, &self.url, &self.parent).await
     }
 
     /// Writes the configuration anew from the plan and admits it, and nothing else, to the KMS key. An
@@ -320,8 +340,8 @@ impl Stack {
         let listen = free_address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         fs::write(self.directory().join("another.toml"), self.plan.toml_without_proxy(listen))?;
         let process = self.plan.start_parent("another-parent", "another.toml")?;
-        let url = format!("http://{listen}");
-        wait_ready(&url, &process).await?;
+        let url = self.plan.url(listen);
+        wait_ready(&self.http, &url, &process).await?;
         Ok(AnotherParent { url, _process: process })
     }
 
@@ -390,11 +410,11 @@ pub struct AnotherParent {
     _process: Process,
 }
 
-async fn wait_ready(url: &str, parent: &Process) -> io::Result<()> {
+async fn wait_ready(http: &reqwest::Client, url: &str, parent: &Process) -> io::Result<()> {
     let readyz = format!("{url}/readyz");
     let started = Instant::now();
     loop {
-        let answer = reqwest::get(&readyz).await;
+        let answer = http.get(&readyz).send().await;
         if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
             return Ok(());
         }

@@ -22,4 +22,5 @@ mod rest;
 mod scene;
 mod shared;
 mod stores;
+mod tls;
 mod walls;
