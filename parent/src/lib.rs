@@ -23,5 +23,6 @@ pub mod problem;
 pub mod records;
 pub mod serve;
 pub mod stored_record;
+pub mod tls;
 pub mod transport;
 pub mod verify;

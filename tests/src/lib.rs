@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod demo;
+pub mod endpoint;
 pub mod frames;
 pub mod mock_imds;
 pub mod mock_kms;

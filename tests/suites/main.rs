@@ -25,4 +25,5 @@ mod rewrap;
 mod scene;
 mod shared;
 mod stores;
+mod tls;
 mod walls;

@@ -40,7 +40,7 @@ impl Scene {
         let mut plan = Plan::new(directory.path());
         change(&mut plan);
         let stack = plan.start_unready().await.expect("the stack starts");
-        Self { api: Api::new(&stack.url), stack, _directory: directory }
+        Self { api: stack.caller().expect("a caller"), stack, _directory: directory }
     }
 
     /// Creates an ed25519 key with the default policy.

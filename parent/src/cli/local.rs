@@ -51,14 +51,21 @@ pub(super) fn serve(config: &Path) -> Outcome {
 
 /// Reads both configurations and says what would be served.
 pub(super) fn check(arguments: &CheckArguments) -> Outcome {
-    let Loaded { config, enclave, enclave_bytes } = Config::load(&arguments.file.config).map_err(failed)?;
+    let Loaded { config, enclave, enclave_bytes, tls } = Config::load(&arguments.file.config).map_err(failed)?;
     let callers = match config.identities.len() {
         0 => "every process on this machine (no identities)".to_owned(),
         n => format!("{n} identities"),
     };
+    let tls_text = tls.as_ref().map_or_else(
+        || "none: plain HTTP".to_owned(),
+        |tls| format!("{}\n             client certificates: {}", tls.leaf, tls.clients),
+    );
     let pcr16 = hex::encode(Measurement::of(&enclave_bytes).pcr16);
     let found = json!({
         "listen": config.listen,
+        "tls": tls.map(|tls| {
+            json!({ "certificate": tls.leaf.to_string(), "client_certificates": tls.clients.to_string() })
+        }),
         "identities": config.identities.iter().map(|identity| &identity.name).collect::<Vec<_>>(),
         "enclave": config.enclave.address.to_string(),
         "kms_host": enclave.kms_host,
@@ -67,7 +74,7 @@ pub(super) fn check(arguments: &CheckArguments) -> Outcome {
     });
     output::print(arguments.json, &found, |_| {
         format!(
-            "ok\n\n  listen     {listen}\n  callers    {callers}\n  enclave    {address}\n  KMS        {host}, {keys} key(s)\n  PCR16      {pcr16}\n",
+            "ok\n\n  listen     {listen}\n  TLS        {tls_text}\n  callers    {callers}\n  enclave    {address}\n  KMS        {host}, {keys} key(s)\n  PCR16      {pcr16}\n",
             listen = config.listen,
             address = config.enclave.address,
             host = enclave.kms_host,

@@ -74,7 +74,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Check strongroom.toml and the enclave's configuration that it names
+    /// Check strongroom.toml, and the enclave's configuration and TLS files that it names
     ///
     /// Prints what would be served, and the PCR16 that the key policy has to pin: the measurement of
     /// the enclave's configuration, byte for byte. Exits with 1 if anything is wrong.

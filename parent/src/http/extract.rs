@@ -20,8 +20,9 @@ use utoipa::IntoParams;
 use super::api::from_hex;
 use super::strict::Object;
 use super::{App, Context};
-use crate::auth::{Caller, Identities};
+use crate::auth::{Caller, Identities, Shown};
 use crate::problem::{Kind, Problem};
+use crate::tls::ClientCertificate;
 
 /// Longest body, in bytes.
 const MAX_BODY: usize = 2 * 1024 * 1024;
@@ -56,8 +57,16 @@ impl FromRequestParts<App> for Caller {
         if matches!(app.identities, Identities::AnyLocalCaller) {
             refuse_foreign_host(&parts.headers)?;
         }
-        let authorization = single(&parts.headers, &header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        let caller = app.identities.authenticate(authorization)?;
+        let shown = match parts.extensions.get::<ClientCertificate>() {
+            _ if parts.headers.contains_key(header::AUTHORIZATION) => {
+                // Two of them are none, and no reason to look at the certificate.
+                let header = single(&parts.headers, &header::AUTHORIZATION);
+                Shown::Authorization(header.map(HeaderValue::as_bytes).unwrap_or_default())
+            }
+            Some(certificate) => Shown::Certificate(certificate),
+            None => Shown::Nothing,
+        };
+        let caller = app.identities.authenticate(shown)?;
         Span::current().record("identity", caller.name());
         Ok(caller)
     }
