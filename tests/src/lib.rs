@@ -6,6 +6,7 @@ pub mod frames;
 pub mod mock_imds;
 pub mod mock_kms;
 pub mod mock_nsm;
+pub mod moto;
 pub mod pki;
 pub mod python;
 pub mod stack;
