@@ -1,6 +1,7 @@
 //! The harness: honest doubles of what strongroom talks to. Nothing of ours depends on it.
 
 pub mod api;
+pub mod bench;
 pub mod demo;
 pub mod frames;
 pub mod mock_imds;
