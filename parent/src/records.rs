@@ -137,7 +137,7 @@ impl Records {
     /// # Errors
     /// The store's.
     pub async fn show(&self, key_id: &KeyId) -> Result<Arc<KnownRecord>, StoreError> {
-        let read = self.find_afresh(key_id).await.map(|found| found.record);
+        let read = self.find_afresh(key_id).await.map(|found| self.noticed(found));
         match read {
             Err(StoreError::Unavailable) => {
                 self.cache.get(key_id).map(|c| Arc::clone(&c.record)).ok_or(StoreError::Unavailable)
@@ -155,11 +155,19 @@ impl Records {
         key_id: &KeyId,
         generation: Option<u64>,
     ) -> Result<Arc<KnownRecord>, StoreError> {
-        let record = self.find_afresh(key_id).await?.record;
+        let record = self.noticed(self.find_afresh(key_id).await?);
         match generation {
             Some(generation) if generation != record.stored.generation => Err(StoreError::GenerationLost),
             _ => Ok(record),
         }
+    }
+
+    /// What was read for another reason also renews what is cached: whoever was told of it may rely on it.
+    fn noticed(&self, found: Found) -> Arc<KnownRecord> {
+        if self.cache.contains_key(found.record.stored.key_id()) {
+            self.keep(Arc::clone(&found.record), found.as_of, self.has_accepted(&found.record));
+        }
+        found.record
     }
 
     /// Keeps a record that the enclave has just accepted.
@@ -458,6 +466,21 @@ mod tests {
         records.lifetime = Duration::from_secs(60);
         assert_eq!(records.find(&id).await.expect("there").record.stored.state, State::Disabled);
         assert_eq!(reads.load(Ordering::SeqCst), 2, "and it is kept");
+    }
+
+    #[tokio::test]
+    async fn what_is_read_to_be_shown_or_changed_counts_at_once() {
+        let state = Arc::new(Mutex::new(State::Disabled));
+        let (records, _) = table(Arc::default(), Arc::clone(&state)).await;
+        let id: KeyId = "a".parse().expect("id");
+        records.accepted(records.find(&id).await.expect("there"));
+        // Another parent enables it, and a caller here finds that there is nothing to change.
+        *state.lock().expect("unpoisoned") = State::Enabled;
+        assert_eq!(records.find_to_change(&id, None).await.expect("there").stored.state, State::Enabled);
+        assert_eq!(records.find(&id).await.expect("there").record.stored.state, State::Enabled);
+        *state.lock().expect("unpoisoned") = State::Disabled;
+        assert_eq!(records.show(&id).await.expect("there").stored.state, State::Disabled);
+        assert_eq!(records.find(&id).await.expect("there").record.stored.state, State::Disabled);
     }
 
     #[tokio::test]
