@@ -24,7 +24,7 @@ pub enum Operation {
     Read,
     /// Sign.
     Sign,
-    /// Create keys.
+    /// Create, change, re-wrap and delete keys.
     Manage,
 }
 

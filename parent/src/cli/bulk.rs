@@ -207,8 +207,6 @@ impl<W: Work> Run<W> {
 /// Whether the parent would say the same of any other key.
 fn concerns_all(error: &AskError) -> bool {
     match error {
-        // Of a record too, not of the target alone.
-        AskError::Problem(Problem { slug, .. }) if slug == "kms-key-not-configured" => false,
         AskError::Problem(Problem { status: 400 | 401 | 405 | 413 | 415 | 422, .. }) => true,
         AskError::Problem(Problem { slug, .. }) => {
             matches!(slug.as_str(), "operation-not-configured" | "not-found" | "")

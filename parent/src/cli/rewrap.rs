@@ -209,6 +209,10 @@ impl Work for Rewrapping {
                 Err(Trouble::Refused(error)) if error.slug() == "generation-lost" => {}
                 // Deleted since it was looked at: nothing is left to be re-wrapped.
                 Err(Trouble::Refused(error)) if error.slug() == "key-not-found" => return Ok(Done::AlreadyThere),
+                // The KMS key that the enclave does not know may be this record's, and no other's.
+                Err(Trouble::Refused(error)) if error.slug() == "kms-key-not-configured" => {
+                    return Err(Trouble::Failed(error.to_string()));
+                }
                 Err(trouble) => return Err(trouble),
             }
             // Somebody else changed it, or our own call did and its answer was lost.

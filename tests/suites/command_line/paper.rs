@@ -93,7 +93,9 @@ async fn all_keys_are_rewrapped_whatever_others_do_meanwhile() {
 async fn what_cannot_be_rewrapped_is_named_and_the_rest_is_done() {
     let paper = Paper {
         keys: keys(30),
-        refused: ["k-003", "k-021"].map(str::to_owned).into(),
+        refused: [("k-003", (502, "record-refused")), ("k-021", (422, "kms-key-not-configured"))]
+            .map(|(key_id, refusal)| (key_id.to_owned(), refusal))
+            .into(),
         damaged: vec!["k-broken".to_owned()],
         ..Paper::default()
     };
@@ -102,7 +104,7 @@ async fn what_cannot_be_rewrapped_is_named_and_the_rest_is_done() {
     let output = key.run(&ALL).await;
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    for name in ["failed: k-003", "failed: k-021", "damaged: k-broken", "record-refused"] {
+    for name in ["failed: k-003", "failed: k-021", "damaged: k-broken", "record-refused", "kms-key-not-configured"] {
         assert!(said.contains(name), "{name}: {said}");
     }
     assert!(said.contains("re-wrapped 28") && said.contains("name another KMS key: 2"), "{said}");
@@ -118,6 +120,22 @@ async fn a_prefix_leaves_other_keys_alone() {
     let told = Key::of(&parent.url).json(0, &[&ALL[..], &["--prefix", "k-01"]].concat()).await;
     assert_eq!((&told["rewrapped"], &told["still_under_other_kms_keys"]), (&json!(10), &json!(20)));
     assert_eq!((parent.under(NEW_ARN), parent.under(OLD_ARN)), (10, 20));
+}
+
+/// A key that was created under the old KMS key after the keys were collected: done is said only when none is left.
+#[tokio::test]
+async fn a_rotation_is_not_done_while_a_key_names_another_kms_key() {
+    let parent = PaperParent::start(Paper { keys: keys(10), change_takes: 100, ..Paper::default() }).await;
+    let key = Key::of(&parent.url);
+    let created = async {
+        eventually("it has begun", async || parent.under(NEW_ARN) > 0).await;
+        let late = keys(11).pop_last().expect("an eleventh");
+        parent.paper().keys.insert(late.0, late.1);
+    };
+    let (told, ()) = tokio::join!(key.json(1, &ALL), created);
+    assert_eq!((&told["rewrapped"], &told["still_under_other_kms_keys"]), (&json!(10), &json!(1)));
+    let told = key.json(0, &ALL).await;
+    assert_eq!((&told["rewrapped"], &told["still_under_other_kms_keys"]), (&json!(1), &json!(0)));
 }
 
 /// Twice killed, once interrupted: what is done stays done, and the last run does the rest.

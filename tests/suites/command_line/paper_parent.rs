@@ -29,8 +29,8 @@ pub(super) struct Paper {
     pub(super) contended: BTreeSet<String>,
     /// Keys whose next change is carried out and answered with 504.
     pub(super) answers_lost: BTreeSet<String>,
-    /// Keys whose every change is refused with 502.
-    pub(super) refused: BTreeSet<String>,
+    /// Keys whose every change is refused, with this status and slug.
+    pub(super) refused: BTreeMap<String, (u16, &'static str)>,
     /// Each change takes this long, in milliseconds.
     pub(super) change_takes: u64,
 }
@@ -137,8 +137,8 @@ impl Paper {
     fn change(&mut self, key_id: &str, change: &str, body: &Value) -> Response {
         let contended = self.contended.remove(key_id);
         let lost = self.answers_lost.remove(key_id);
-        if self.refused.contains(key_id) {
-            return problem(502, "record-refused", "The enclave refused the key's record");
+        if let Some((status, slug)) = self.refused.get(key_id) {
+            return problem(*status, slug, "so it is");
         }
         let Some(view) = self.keys.get_mut(key_id) else { return problem(404, "key-not-found", "no") };
         let generation = view["generation"].as_u64().expect("a number") + u64::from(contended);
