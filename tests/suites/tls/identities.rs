@@ -1,9 +1,12 @@
 //! Whom a client certificate speaks for: its first DNS name and nobody else; and what a token beside it
 //! means.
 
+use std::time::{Duration, SystemTime};
+
 use rcgen::{SanType, string::Ia5String};
 use strongroom_tests::api::Reply;
 use strongroom_tests::pki::client_spec;
+use tokio::time::sleep;
 
 use super::{OPTIONAL, REQUIRED, TOKEN, caller, keeper, log, named, pki, sign};
 use crate::scene::assert_problem;
@@ -86,6 +89,23 @@ async fn a_certificate_without_a_dns_name_speaks_for_nobody() {
             assert_eq!(reply.status, 200, "{name}: a token needs no name");
         }
     }
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_speaks_for_nobody_on_open_connections_either() {
+    let (scene, _) = REQUIRED.enter().await;
+    keeper(&scene, &["hot-1"]).await;
+    let mut spec = client_spec(&["payments.internal"]);
+    spec.params.not_after = (SystemTime::now() + Duration::from_secs(10)).into();
+    let payments = caller(&scene, Some(&pki(&scene).clients.pair(&spec)));
+    let mut reply = sign(&payments, "hot-1").await.expect("a connection");
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    // That there is a reply at all shows that the connection is still the first: no new one would be made.
+    while reply.status == 200 {
+        sleep(Duration::from_millis(100)).await;
+        reply = sign(&payments, "hot-1").await.expect("the same connection");
+    }
+    assert_problem(&reply, 401, "unauthorized");
 }
 
 #[tokio::test]
