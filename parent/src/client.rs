@@ -205,10 +205,16 @@ impl Parent {
 }
 
 impl AskError {
-    /// Whether the same call may succeed in a while: no answer, 503 or 504.
+    /// Whether the same call may succeed in a while: no answer, or one of a parent, or of a proxy before
+    /// it, that has no time.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Problem(Problem { status: 503 | 504, .. }))
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Problem(Problem { status: 500..=599, slug, .. }) if slug.is_empty() => true,
+            Self::Problem(Problem { status, .. }) => matches!(status, 408 | 429 | 503 | 504),
+            Self::Malformed(_) => false,
+        }
     }
 
     /// The slug of the problem that the parent answered with; empty if it answered with none.
@@ -240,13 +246,13 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// Text from elsewhere, fit for a terminal: letters, digits, ASCII punctuation and spaces stand as they are; what
+/// Text from elsewhere, fit for a terminal: ASCII's letters, digits, punctuation and spaces stand as they are; what
 /// could move the cursor, hide text or reorder it does not.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
-        if c == ' ' || c.is_ascii_graphic() || c.is_alphanumeric() {
+        if c == ' ' || c.is_ascii_graphic() {
             printable.push(c);
         } else {
             printable.extend(c.escape_unicode());
@@ -319,11 +325,13 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_is_worth_asking_again() {
-        let answered = |status: u16| {
-            AskError::Problem(Problem { status, slug: String::new(), detail: String::new(), retry_after: None })
+        let answered = |status: u16, slug: &str| {
+            AskError::Problem(Problem { status, slug: slug.to_owned(), detail: String::new(), retry_after: None })
         };
-        assert!([503, 504].into_iter().all(|status| answered(status).may_pass()));
-        assert!(![400, 401, 403, 404, 409, 422, 500, 502].into_iter().any(|status| answered(status).may_pass()));
+        assert!([408, 429, 503, 504].into_iter().all(|status| answered(status, "slug").may_pass()));
+        assert!([500, 502, 503, 504].into_iter().all(|status| answered(status, "").may_pass()), "a proxy's");
+        let stands = [400, 401, 403, 404, 409, 422, 500, 502];
+        assert!(!stands.into_iter().any(|status| answered(status, "slug").may_pass()));
         assert!(AskError::Unreachable(String::new()).may_pass());
         assert!(!AskError::Malformed("").may_pass());
     }

@@ -226,7 +226,8 @@ impl Plan {
     /// A client that gets through to the parent; over TLS, with a certificate that no identity has.
     fn client(&self) -> io::Result<reqwest::Client> {
         match self.tls {
-            None => Ok(reqwest::Client::new()),
+            // It must not keep a place of the parent's.
+            None => reqwest::Client::builder().pool_max_idle_per_host(0).build().map_err(io::Error::other),
             Some(_) => Pki::open(&self.directory)?.stranger(),
         }
     }

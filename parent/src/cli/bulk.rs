@@ -39,6 +39,12 @@ pub(super) struct Pace {
     patience: u32,
 }
 
+impl Pace {
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(self.patience.into())
+    }
+}
+
 /// What is done with each key.
 pub(super) trait Work: Send + Sync + 'static {
     /// A key, and what is known of it.
@@ -201,6 +207,8 @@ impl<W: Work> Run<W> {
 /// Whether the parent would say the same of any other key.
 fn concerns_all(error: &AskError) -> bool {
     match error {
+        // Of a record too, not of the target alone.
+        AskError::Problem(Problem { slug, .. }) if slug == "kms-key-not-configured" => false,
         AskError::Problem(Problem { status: 400 | 401 | 405 | 413 | 415 | 422, .. }) => true,
         AskError::Problem(Problem { slug, .. }) => {
             matches!(slug.as_str(), "operation-not-configured" | "not-found" | "")
@@ -226,7 +234,7 @@ impl Line {
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             turns: turns.into(),
-            patience: Duration::from_secs(pace.patience.into()),
+            patience: pace.patience(),
             last_answer: Mutex::new(Instant::now()),
             waits: AtomicBool::new(false),
             stop: watch::Sender::new(None),

@@ -1,6 +1,7 @@
 //! The options by which every `key` command finds its parent. Where a token comes from is decided here: the command
 //! line wins over the environment.
 
+use std::env::VarError;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -91,7 +92,8 @@ impl Connection {
             // An empty variable is how shells spell none.
             (None, None) => match std::env::var(TOKEN_VARIABLE) {
                 Ok(token) if !token.is_empty() => Ok(Some(SecretString::new(token))),
-                _ => Ok(None),
+                Ok(_) | Err(VarError::NotPresent) => Ok(None),
+                Err(VarError::NotUnicode(_)) => Err(Failure::usage(format!("{TOKEN_VARIABLE} is not text"))),
             },
         }
     }

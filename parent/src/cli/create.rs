@@ -7,6 +7,7 @@ use strongroom_protocol::{Algorithm, KeyId, KmsKeyArn, PayloadKind, Policy};
 
 use super::bulk::{self, Done, Line, Pace, Trouble, Work};
 use super::exit::{Failure, Outcome};
+use super::rewrap::is_same_key;
 use super::{output, words};
 use crate::client::{NewKey, Parent};
 use crate::http::KeyView;
@@ -149,7 +150,7 @@ impl Creation {
             Some("another algorithm")
         } else if there.policy != self.policy {
             Some("another policy")
-        } else if self.kms_key_arn.as_ref().is_some_and(|arn| *arn != there.kms_key_arn) {
+        } else if self.kms_key_arn.as_ref().is_some_and(|arn| !is_same_key(arn, &there.kms_key_arn)) {
             Some("another KMS key")
         } else {
             None

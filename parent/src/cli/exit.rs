@@ -54,10 +54,8 @@ impl Exit {
                 // There are other things than keys that may not be found.
                 (404, "key-not-found") => Self::NoSuchKey,
                 (409, _) => Self::Conflict,
-                // The parent's own word that something is wrong there, which waiting does not mend.
-                (500 | 502, slug) if !slug.is_empty() => Self::Failed,
-                // 408, 429: the parent, or a proxy before it, had no time.
-                (408 | 429 | 500..=599, _) => Self::Unavailable,
+                // What else is wrong there is the parent's own word, and waiting does not mend it.
+                _ if error.may_pass() => Self::Unavailable,
                 _ => Self::Failed,
             },
         }

@@ -1,15 +1,18 @@
 //! `strongroom key rewrap`: one key, or all that are not yet under a KMS key. A key is replaced only at the
 //! generation that was looked at, so nobody's change is lost, and a run may end anywhere.
 
+use std::time::Duration;
+
 use clap::Args;
 use serde_json::json;
 use strongroom_protocol::{KeyId, KmsKeyArn};
+use tokio::time::{Instant, sleep};
 
 use super::bulk::{self, Done, Line, Pace, Tally, Trouble, Work};
 use super::exit::{Exit, Failure, Outcome};
 use super::list::PAGE;
 use super::output;
-use crate::client::{Change, Parent, printable};
+use crate::client::{AskError, Change, Parent, printable};
 
 /// Wrap a key, or all keys, under another KMS key
 ///
@@ -19,7 +22,8 @@ use crate::client::{Change, Parent, printable};
 ///
 /// With --all, every key that the identity may read and that is not under that KMS key yet is re-wrapped, in
 /// parallel. Ctrl-C stops between two calls. The same command again does what is left, however the last run
-/// ended. Damaged records and keys with which it did not work are named at the end, and the exit code is 1.
+/// ended. Damaged records and keys with which it did not work are named at the end, and the exit code is 1. It is
+/// 0 only if no key that the identity may read is under another KMS key any more (with --prefix: none of those).
 ///
 /// A rotation counts only once the old KMS key denies Decrypt: until then whoever kept an old record can
 /// still have it opened.
@@ -60,7 +64,7 @@ impl Rewrap {
     pub(super) async fn run(self, parent: Parent, json: bool) -> Outcome {
         let Self { key_id, kms_key_arn, generation, prefix, pace, .. } = self;
         let Some(key_id) = key_id else {
-            return rewrap_all(parent, kms_key_arn, &prefix.unwrap_or_default(), &pace, json).await;
+            return rewrap_all(parent, kms_key_arn, prefix.as_deref(), &pace, json).await;
         };
         let key = parent.change(&key_id, &Change::Rewrap { kms_key_arn }, generation).await?;
         output::print(json, &key, |key| format!("{}\n{ROTATION}\n", output::card(key)))
@@ -70,8 +74,9 @@ impl Rewrap {
 const ROTATION: &str =
     "The rotation counts once the old KMS key denies Decrypt: old copies of records open until then.";
 
-async fn rewrap_all(parent: Parent, target: KmsKeyArn, prefix: &str, pace: &Pace, json: bool) -> Outcome {
-    let Survey { elsewhere, there, damaged } = Survey::of(&parent, &target, prefix).await?;
+async fn rewrap_all(parent: Parent, target: KmsKeyArn, prefix: Option<&str>, pace: &Pace, json: bool) -> Outcome {
+    let Survey { elsewhere, there, damaged } =
+        Survey::of(&parent, &target, prefix.unwrap_or_default(), pace.patience()).await?;
     let change = Change::Rewrap { kms_key_arn: target.clone() };
     let work = Rewrapping { parent: parent.clone(), change, target: target.clone() };
     let mut tally = bulk::run(work, elsewhere, pace).await;
@@ -79,7 +84,7 @@ async fn rewrap_all(parent: Parent, target: KmsKeyArn, prefix: &str, pace: &Pace
     tally.already_there += there;
     // Looked at again, and at all keys: what was created meanwhile, or is beyond --prefix, counts too.
     let remaining = match tally.stop {
-        None => Survey::of(&parent, &target, "").await.ok().map(|survey| survey.elsewhere.len()),
+        None => Survey::of(&parent, &target, "", pace.patience()).await.ok().map(|survey| survey.elsewhere.len()),
         Some(_) => None,
     };
     let told = json!({
@@ -97,10 +102,13 @@ async fn rewrap_all(parent: Parent, target: KmsKeyArn, prefix: &str, pace: &Pace
     for name in &damaged {
         output::note(&format!("damaged: {}: its stored record cannot be read", printable(name)));
     }
-    match tally.exit() {
-        Exit::Done if !damaged.is_empty() => Ok(Exit::Failed),
-        exit => Ok(exit),
-    }
+    Ok(match (tally.exit(), remaining) {
+        (Exit::Done, _) if !damaged.is_empty() => Exit::Failed,
+        // Done is what scripts take for "no key needs the old KMS key any more".
+        (Exit::Done, Some(1..)) if prefix.is_none() => Exit::Failed,
+        (Exit::Done, None) if prefix.is_none() => Exit::Unavailable,
+        (exit, _) => exit,
+    })
 }
 
 fn in_words(tally: &Tally, damaged: usize, remaining: Option<usize>) -> String {
@@ -132,14 +140,14 @@ struct Seen {
 }
 
 impl Survey {
-    async fn of(parent: &Parent, target: &KmsKeyArn, prefix: &str) -> Result<Self, Failure> {
+    async fn of(parent: &Parent, target: &KmsKeyArn, prefix: &str, patience: Duration) -> Result<Self, Failure> {
         let mut survey = Self { elsewhere: Vec::new(), there: 0, damaged: Vec::new() };
         let mut cursor = None;
         loop {
-            let page = parent.page(PAGE, cursor.as_deref()).await?;
+            let page = patiently(patience, || parent.page(PAGE, cursor.as_deref())).await?;
             survey.damaged.extend(page.damaged.into_iter().filter(|name| name.starts_with(prefix)));
             for key in page.keys.into_iter().filter(|key| key.key_id.as_str().starts_with(prefix)) {
-                if key.kms_key_arn == *target {
+                if is_same_key(&key.kms_key_arn, target) {
                     survey.there += 1;
                 } else {
                     survey.elsewhere.push(Seen { key_id: key.key_id, generation: key.generation });
@@ -155,6 +163,27 @@ impl Survey {
             }
         }
     }
+}
+
+/// Asks again, for this long, what may pass.
+async fn patiently<T, F>(patience: Duration, ask: impl Fn() -> F) -> Result<T, AskError>
+where
+    F: Future<Output = Result<T, AskError>>,
+{
+    let started = Instant::now();
+    loop {
+        match ask().await {
+            Err(error) if error.may_pass() && started.elapsed() < patience => {
+                sleep(error.retry_after().unwrap_or(Duration::from_secs(1))).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// A multi-Region key has an ARN in each Region, and the enclave writes its own Region's into the record.
+pub(super) fn is_same_key(one: &KmsKeyArn, other: &KmsKeyArn) -> bool {
+    one == other || one.is_replica_of(other)
 }
 
 struct Rewrapping {
@@ -184,7 +213,7 @@ impl Work for Rewrapping {
             }
             // Somebody else changed it, or our own call did and its answer was lost.
             let now = line.look(|| self.parent.key(key_id)).await?;
-            if now.kms_key_arn == self.target {
+            if is_same_key(&now.kms_key_arn, &self.target) {
                 return Ok(Done::Changed);
             }
             generation = now.generation;

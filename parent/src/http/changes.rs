@@ -14,6 +14,7 @@ use super::openapi::{ChangeProblems, RewrapProblems};
 use super::{App, Context};
 use crate::auth::{Caller, Operation};
 use crate::key_state::StateChange;
+use crate::key_store::StoreError;
 use crate::problem::{Kind, Problem};
 
 /// Lets a key sign. Needs `manage`.
@@ -112,7 +113,13 @@ pub(super) async fn delete(
     GenerationQuery(generation): GenerationQuery,
 ) -> Result<StatusCode, Problem> {
     caller.authorize_key(Operation::Manage, &key_id)?;
-    let known = app.records.find_to_change(&key_id, generation).await?;
+    let known = match app.records.find_to_change(&key_id, generation).await {
+        Err(StoreError::NotFound) => {
+            app.records.finish_deletion(&key_id).await?;
+            return Err(Kind::KeyNotFound.into());
+        }
+        found => found?,
+    };
     known.stored.state.check_deletable(OffsetDateTime::now_utc())?;
     app.records.delete(&known).await?;
     info!(generation = known.stored.generation, "the key is deleted");

@@ -55,7 +55,7 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         if matches!(app.identities, Identities::AnyLocalCaller) {
-            refuse_foreign_host(&parts.headers)?;
+            refuse_web_pages(&parts.headers)?;
         }
         let shown = match parts.extensions.get::<ClientCertificate>() {
             _ if parts.headers.contains_key(header::AUTHORIZATION) => {
@@ -73,9 +73,14 @@ impl FromRequestParts<App> for Caller {
 }
 
 /// Without identities, being on this machine is all that a caller has to prove, and a web page in a
-/// browser on this machine is not such a caller. Its requests carry the page's own host name, even
-/// where DNS makes that name point here (DNS rebinding).
-fn refuse_foreign_host(headers: &HeaderMap) -> Result<(), Problem> {
+/// browser on this machine is not such a caller. Where its requests name this machine, the browser says
+/// that they come from a page (`Origin`, Fetch standard; `Sec-Fetch-Site`, Fetch Metadata); where DNS makes
+/// the page's own name point here (DNS rebinding), they carry that name.
+fn refuse_web_pages(headers: &HeaderMap) -> Result<(), Problem> {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if headers.contains_key(header::ORIGIN) || site.is_some_and(|site| site != b"none") {
+        return Err(Problem::new(Kind::Forbidden, "Without identities, requests of web pages are not served."));
+    }
     let host = single(headers, &header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,

@@ -139,6 +139,9 @@ pub(super) async fn settle<T>(
         }
         Err(error) => error,
     };
+    if may_be_outdated(error) {
+        app.records.refused(&found);
+    }
     if found.cached && may_be_outdated(error) {
         match app.records.find_afresh(found.record.stored.key_id()).await {
             Ok(fresh) if fresh.record.presented != found.record.presented => return Ok(ControlFlow::Continue(fresh)),
