@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tracing::{error, info};
 
 use super::api::{ChangeKey, KeyView, RewrapKey, ScheduleDeletion};
-use super::extract::{GenerationParams, GenerationQuery, KeyPath, UnreadBody};
+use super::extract::{GenerationParams, GenerationQuery, KeyPath, Managed, UnreadBody};
 use super::openapi::{ChangeProblems, RewrapProblems};
 use super::{App, Context};
 use crate::auth::{Caller, Operation};
@@ -26,14 +26,9 @@ use crate::problem::{Kind, Problem};
 )]
 pub(super) async fn enable(
     State(app): State<App>,
-    context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
+    Managed { key_id, request, .. }: Managed<ChangeKey>,
 ) -> Result<Json<KeyView>, Problem> {
-    caller.authorize_key(Operation::Manage, &key_id)?;
-    let (ChangeKey { generation }, _room) = body.json_or_default(&context).await?;
-    change_state(&app, &key_id, generation, StateChange::Enable).await
+    change_state(&app, &key_id, request.generation, StateChange::Enable).await
 }
 
 /// Lets a key not sign. Needs `manage`.
@@ -48,14 +43,9 @@ pub(super) async fn enable(
 )]
 pub(super) async fn disable(
     State(app): State<App>,
-    context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
+    Managed { key_id, request, .. }: Managed<ChangeKey>,
 ) -> Result<Json<KeyView>, Problem> {
-    caller.authorize_key(Operation::Manage, &key_id)?;
-    let (ChangeKey { generation }, _room) = body.json_or_default(&context).await?;
-    change_state(&app, &key_id, generation, StateChange::Disable).await
+    change_state(&app, &key_id, request.generation, StateChange::Disable).await
 }
 
 /// Begins the waiting period before a key can be deleted; it does not sign meanwhile. Needs `manage`.
@@ -70,14 +60,9 @@ pub(super) async fn disable(
 )]
 pub(super) async fn schedule_deletion(
     State(app): State<App>,
-    context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
+    Managed { key_id, request, .. }: Managed<ScheduleDeletion>,
 ) -> Result<Json<KeyView>, Problem> {
-    caller.authorize_key(Operation::Manage, &key_id)?;
-    let (ScheduleDeletion { waiting_days, generation }, _room) = body.json_or_default(&context).await?;
-    change_state(&app, &key_id, generation, StateChange::ScheduleDeletion(waiting_days)).await
+    change_state(&app, &key_id, request.generation, StateChange::ScheduleDeletion(request.waiting_days)).await
 }
 
 /// Ends the waiting period without deletion; the key stays disabled. Needs `manage`.
@@ -90,14 +75,9 @@ pub(super) async fn schedule_deletion(
 )]
 pub(super) async fn cancel_deletion(
     State(app): State<App>,
-    context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
+    Managed { key_id, request, .. }: Managed<ChangeKey>,
 ) -> Result<Json<KeyView>, Problem> {
-    caller.authorize_key(Operation::Manage, &key_id)?;
-    let (ChangeKey { generation }, _room) = body.json_or_default(&context).await?;
-    change_state(&app, &key_id, generation, StateChange::CancelDeletion).await
+    change_state(&app, &key_id, request.generation, StateChange::CancelDeletion).await
 }
 
 /// Deletes a key whose waiting period is over. Needs `manage`.

@@ -20,7 +20,7 @@ use utoipa::IntoParams;
 use super::api::from_hex;
 use super::strict::Object;
 use super::{App, Context};
-use crate::auth::{Caller, Identities, Shown};
+use crate::auth::{Caller, Identities, Operation, Shown};
 use crate::problem::{Kind, Problem};
 use crate::tls::ClientCertificate;
 
@@ -238,7 +238,7 @@ impl UnreadBody {
     ///
     /// # Errors
     /// As of [`UnreadBody::json`].
-    pub(super) async fn json_or_default<T>(self, context: &Context) -> Result<(T, Taken), Problem>
+    async fn json_or_default<T>(self, context: &Context) -> Result<(T, Taken), Problem>
     where
         T: DeserializeOwned + Default,
     {
@@ -248,6 +248,29 @@ impl UnreadBody {
             (false, true) => Ok((parse(&body)?, taken)),
             (false, false) => Err(Kind::UnsupportedMediaType.into()),
         }
+    }
+}
+
+/// A change of the key in the path, asked for by a caller who may manage it. Nothing is required of the
+/// body, so it may be missing.
+pub(super) struct Managed<T> {
+    pub(super) key_id: KeyId,
+    pub(super) request: T,
+    _room: Taken,
+}
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for Managed<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let context = Context::from_request_parts(&mut parts, app).await?;
+        let caller = Caller::from_request_parts(&mut parts, app).await?;
+        let KeyPath(key_id) = KeyPath::from_request_parts(&mut parts, app).await?;
+        caller.authorize_key(Operation::Manage, &key_id)?;
+        let body = UnreadBody::from_request(Request::from_parts(parts, body), app).await?;
+        let (request, room) = body.json_or_default(&context).await?;
+        Ok(Self { key_id, request, _room: room })
     }
 }
 
