@@ -99,12 +99,13 @@ impl Records {
     /// The store's.
     pub async fn find(&self, key_id: &KeyId) -> Result<Found, StoreError> {
         let Some(cached) = self.cache.get(key_id) else { return self.find_afresh(key_id).await };
-        if self.is_good(key_id, &cached).await {
+        let away = self.is_away();
+        if self.is_good(key_id, &cached).await || away && cached.is_asked_about() {
             return Ok(cached.found());
         }
         // A task of its own: an answer that this request does not wait for is there for the next one.
         let asking = tokio::spawn(self.clone().refresh(Arc::clone(&cached)));
-        if self.is_away() {
+        if away {
             return Ok(cached.found());
         }
         match timeout(PATIENCE, asking).await {
@@ -303,7 +304,7 @@ impl Records {
         let mut refused_at = cached.refused_at.lock().await;
         match self.cache.get(key_id) {
             Some(newer) if !Arc::ptr_eq(&newer, &cached) => return Ok(newer.found()),
-            _ if refused_at.is_some_and(|at| at.elapsed() < PAUSE) => return Ok(cached.found()),
+            _ if is_recent(*refused_at) => return Ok(cached.found()),
             _ => {}
         }
         let _place = self.refreshes.acquire().await.map_err(|_| StoreError::Unavailable)?;
@@ -372,9 +373,18 @@ impl Records {
 }
 
 impl Cached {
+    /// Whether the store is being asked about it, or was a moment ago and had no answer.
+    fn is_asked_about(&self) -> bool {
+        self.refused_at.try_lock().map_or(true, |refused_at| is_recent(*refused_at))
+    }
+
     fn found(&self) -> Found {
         Found { record: Arc::clone(&self.record), cached: self.accepted, as_of: self.as_of }
     }
+}
+
+fn is_recent(refused_at: Option<Instant>) -> bool {
+    refused_at.is_some_and(|at| at.elapsed() < PAUSE)
 }
 
 fn present(stored: &StoredRecord) -> Result<PresentedRecord, StoreError> {
