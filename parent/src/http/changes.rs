@@ -19,7 +19,7 @@ use crate::problem::{Kind, Problem};
 
 /// Lets a key sign. Needs `manage`.
 #[utoipa::path(
-    post, path = "/v1/keys/{key_id}/enable", tag = "keys", operation_id = "enableKey", security(("bearer" = [])),
+    post, path = "/v1/keys/{key_id}/enable", tag = "keys", operation_id = "enableKey", security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     request_body = Option<ChangeKey>,
     responses((status = 200, description = "The key, enabled", body = KeyView), ChangeProblems)
@@ -36,7 +36,7 @@ pub(super) async fn enable(
 /// Parents that have the key's record cached notice within their `cache_seconds`. The state is the
 /// parents'; the hard stop for one key is a Deny in the KMS key's policy.
 #[utoipa::path(
-    post, path = "/v1/keys/{key_id}/disable", tag = "keys", operation_id = "disableKey", security(("bearer" = [])),
+    post, path = "/v1/keys/{key_id}/disable", tag = "keys", operation_id = "disableKey", security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     request_body = Option<ChangeKey>,
     responses((status = 200, description = "The key, disabled", body = KeyView), ChangeProblems)
@@ -53,7 +53,7 @@ pub(super) async fn disable(
 /// Nothing is deleted by itself when the period is over.
 #[utoipa::path(
     post, path = "/v1/keys/{key_id}/schedule-deletion", tag = "keys", operation_id = "scheduleKeyDeletion",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     request_body = Option<ScheduleDeletion>,
     responses((status = 200, description = "The key and its deletion date", body = KeyView), ChangeProblems)
@@ -68,7 +68,7 @@ pub(super) async fn schedule_deletion(
 /// Ends the waiting period without deletion; the key stays disabled. Needs `manage`.
 #[utoipa::path(
     post, path = "/v1/keys/{key_id}/cancel-deletion", tag = "keys", operation_id = "cancelKeyDeletion",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     request_body = Option<ChangeKey>,
     responses((status = 200, description = "The key, disabled", body = KeyView), ChangeProblems)
@@ -82,7 +82,7 @@ pub(super) async fn cancel_deletion(
 
 /// Deletes a key whose waiting period is over. Needs `manage`.
 #[utoipa::path(
-    delete, path = "/v1/keys/{key_id}", tag = "keys", operation_id = "deleteKey", security(("bearer" = [])),
+    delete, path = "/v1/keys/{key_id}", tag = "keys", operation_id = "deleteKey", security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name"), GenerationParams),
     responses((status = 204, description = "The key is deleted"), ChangeProblems)
 )]
@@ -112,7 +112,7 @@ pub(super) async fn delete(
 /// takes the old one's place. A rotation counts once the old KMS key denies `Decrypt`: copies of the old
 /// record open as long as it does not.
 #[utoipa::path(
-    post, path = "/v1/keys/{key_id}/rewrap", tag = "keys", operation_id = "rewrapKey", security(("bearer" = [])),
+    post, path = "/v1/keys/{key_id}/rewrap", tag = "keys", operation_id = "rewrapKey", security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     request_body = RewrapKey,
     responses((status = 200, description = "The key under the other KMS key", body = KeyView), RewrapProblems)
