@@ -15,6 +15,7 @@ use crate::attest::{Nsm, NsmError};
 use crate::keyring::{Keyring, Limits};
 use crate::kms::{CredentialStore, DEADLINE, Kms};
 use crate::policy::{Denied, authorize};
+use crate::secret::KeyMaterial;
 use crate::sign::{SignError, SigningKey, sign};
 use crate::transport::Peer;
 use crate::wrapping::{OpenedKey, Wrapping};
@@ -190,7 +191,7 @@ impl Service {
         kms_key_arn: Option<KmsKeyArn>,
     ) -> Result<Generated, ErrorCode> {
         let kms_key_arn = configured.wrapping.kms_key(kms_key_arn.as_ref())?.clone();
-        let secret = self.nsm.new_secret().await.map_err(attestation_failed)?;
+        let secret = KeyMaterial::from(&self.nsm.new_secret().await.map_err(attestation_failed)?);
         // A scalar out of range has a probability of 2^-128; the caller may ask again.
         let signing_key = SigningKey::new(algorithm, &secret).map_err(|_| ErrorCode::Internal)?;
         let record = KeyRecord {

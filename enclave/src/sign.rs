@@ -15,7 +15,7 @@ use sha3::Keccak256;
 use strongroom_protocol::{Algorithm, ByteArray, HashFunction, Payload, PublicKey, Scheme, Signature, addresses};
 
 use crate::policy::Authorized;
-use crate::secret::{Secret, on_wiped_stack};
+use crate::secret::{KeyMaterial, Secret, on_wiped_stack};
 
 /// An opened key: the secret in the form that signs fastest, and its public key.
 pub(crate) enum SigningKey {
@@ -37,7 +37,7 @@ pub(crate) enum SigningKey {
     },
 }
 
-/// 32 bytes that are no key of their algorithm: zero, or not below the order of secp256k1.
+/// Bytes that are no key of their algorithm: of another length, zero, or not below the order of secp256k1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a secret key of its algorithm")]
 pub(crate) struct NotAKey;
@@ -55,16 +55,17 @@ pub(crate) enum SignError {
 
 impl SigningKey {
     /// Makes the key of `secret`: a scalar (secp256k1), or a seed (ed25519).
-    pub(crate) fn new(algorithm: Algorithm, secret: &Secret<32>) -> Result<Self, NotAKey> {
+    pub(crate) fn new(algorithm: Algorithm, secret: &KeyMaterial) -> Result<Self, NotAKey> {
+        let secret = secret.expose().try_into().map_err(|_| NotAKey)?;
         on_wiped_stack(|| match algorithm {
             Algorithm::Secp256k1 => Self::secp256k1(secret),
             Algorithm::Ed25519 => Ok(Self::ed25519(secret)),
         })
     }
 
-    fn secp256k1(secret: &Secret<32>) -> Result<Self, NotAKey> {
-        let scalar = Secret::fill(|scalar| {
-            scalar.copy_from_slice(secret.expose());
+    fn secp256k1(secret: &[u8; 32]) -> Result<Self, NotAKey> {
+        let scalar = Secret::fill(|scalar: &mut [u8; 32]| {
+            scalar.copy_from_slice(secret);
             Ok(())
         })?;
         let point = ProjectivePoint::mul_by_generator(&*nonzero_scalar(&scalar).ok_or(NotAKey)?);
@@ -73,9 +74,9 @@ impl SigningKey {
         Ok(Self::Secp256k1 { scalar, point, public_key })
     }
 
-    fn ed25519(seed: &Secret<32>) -> Self {
+    fn ed25519(seed: &[u8; 32]) -> Self {
         let Ok(expanded) = Secret::fill(|expanded: &mut [u8; 64]| {
-            Sha512::new().chain_update(seed.expose()).finalize_into(expanded.into());
+            Sha512::new().chain_update(seed).finalize_into(expanded.into());
             Ok::<(), std::convert::Infallible>(())
         });
         let public_key = ed25519_dalek::VerifyingKey::from(&ExpandedSecretKey::from_bytes(expanded.expose()));

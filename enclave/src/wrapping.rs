@@ -10,7 +10,7 @@ use strongroom_protocol::{
 
 use crate::kms::{DataKey, Kms};
 use crate::seal;
-use crate::secret::Secret;
+use crate::secret::KeyMaterial;
 use crate::sign::SigningKey;
 
 /// The measured configuration's KMS keys, at work.
@@ -33,7 +33,7 @@ pub(crate) struct OpenedKey {
 struct Unwrapped {
     record: KeyRecord,
     binding: Binding,
-    secret: Secret<32>,
+    secret: KeyMaterial,
     signing_key: SigningKey,
 }
 
@@ -64,7 +64,7 @@ impl Wrapping {
     pub(crate) async fn wrap(
         &self,
         mut record: KeyRecord,
-        secret: Secret<32>,
+        secret: KeyMaterial,
     ) -> Result<(KeyRecord, OpenedKey), ErrorCode> {
         let mut nonce = [0; 12];
         getrandom::fill(&mut nonce).map_err(|_| ErrorCode::Internal)?;

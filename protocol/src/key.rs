@@ -2,6 +2,7 @@
 //! and the KMS key that wraps it. Every type here is valid once it exists.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -122,6 +123,14 @@ impl Algorithm {
         match self {
             Self::Secp256k1 => 33,
             Self::Ed25519 => 32,
+        }
+    }
+
+    /// How many secret bytes a record of this algorithm seals: a scalar or a seed (RFC 8032).
+    #[must_use]
+    pub const fn secret_lengths(self) -> RangeInclusive<usize> {
+        match self {
+            Self::Secp256k1 | Self::Ed25519 => 32..=32,
         }
     }
 

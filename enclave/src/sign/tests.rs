@@ -16,8 +16,8 @@ fn vectors<T: serde::de::DeserializeOwned>(json: &str) -> Vec<T> {
     serde_json::from_str::<Vectors<T>>(json).expect("vectors parse").vectors
 }
 
-fn secret(bytes: &[u8]) -> Secret<32> {
-    Secret::fill(|secret| {
+fn secret(bytes: &[u8]) -> KeyMaterial {
+    KeyMaterial::fill(bytes.len(), |secret| {
         secret.copy_from_slice(bytes);
         Ok::<(), ()>(())
     })
@@ -33,7 +33,7 @@ fn message(bytes: &[u8], hash: Option<HashFunction>) -> Payload {
 }
 
 /// A key as an opened record has it.
-fn opened(algorithm: Algorithm, secret: &Secret<32>, payloads: &[PayloadKind]) -> OpenedKey {
+fn opened(algorithm: Algorithm, secret: &KeyMaterial, payloads: &[PayloadKind]) -> OpenedKey {
     let signing_key = SigningKey::new(algorithm, secret).expect("a key");
     let policy = Policy::new(payloads.to_vec(), 0).expect("valid");
     let key_id = "test".parse().expect("valid");
@@ -41,7 +41,7 @@ fn opened(algorithm: Algorithm, secret: &Secret<32>, payloads: &[PayloadKind]) -
     OpenedKey { signing_key, policy, binding }
 }
 
-fn permissive(algorithm: Algorithm, secret: &Secret<32>) -> OpenedKey {
+fn permissive(algorithm: Algorithm, secret: &KeyMaterial) -> OpenedKey {
     opened(algorithm, secret, &[PayloadKind::Message, PayloadKind::Digest])
 }
 
@@ -97,12 +97,12 @@ fn bip340_vectors() {
         signature: String,
     }
     for v in vectors::<V>(include_str!("../../../tests/vectors/bip340.json")) {
-        let secret = secret(&unhex(&v.secret_key));
-        let key = permissive(Algorithm::Secp256k1, &secret);
+        let key = permissive(Algorithm::Secp256k1, &secret(&unhex(&v.secret_key)));
         assert_eq!(hex::encode(&key.signing_key.public_key()[1..]), v.public_key, "{}", v.index);
         let (digest, auxiliary) = (unhex(&v.message), unhex(&v.aux_rand));
+        let SigningKey::Secp256k1 { scalar, .. } = &key.signing_key else { panic!("secp256k1") };
         let signature = sign_bip340(
-            &secret,
+            scalar,
             &digest.clone().try_into().expect("32 bytes"),
             &auxiliary.try_into().expect("32 bytes"),
         )
@@ -142,6 +142,15 @@ fn zero_and_out_of_range_scalars_are_no_keys() {
     let order = unhex("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141");
     for bytes in [[0; 32].as_slice(), &order, &[0xff; 32]] {
         assert_eq!(SigningKey::new(Algorithm::Secp256k1, &secret(bytes)).err(), Some(NotAKey));
+    }
+}
+
+#[test]
+fn a_plain_key_has_32_secret_bytes() {
+    for algorithm in [Algorithm::Secp256k1, Algorithm::Ed25519] {
+        for length in (0..=80).filter(|length| *length != 32) {
+            assert_eq!(SigningKey::new(algorithm, &secret(&vec![1; length])).err(), Some(NotAKey), "{length}");
+        }
     }
 }
 
