@@ -28,6 +28,15 @@ impl<const N: usize> Secret<N> {
     }
 }
 
+impl<const N: usize> From<&[u8; N]> for Secret<N> {
+    /// A copy. The original's place is the caller's to wipe.
+    fn from(bytes: &[u8; N]) -> Self {
+        let mut secret = Self(Box::new([0; N]));
+        secret.0.copy_from_slice(bytes);
+        secret
+    }
+}
+
 impl<const N: usize> Drop for Secret<N> {
     fn drop(&mut self) {
         self.0.zeroize();
@@ -35,7 +44,7 @@ impl<const N: usize> Drop for Secret<N> {
 }
 
 /// What a record seals: a plain key's 32 bytes, or a seed of other length. How many there may be is the
-/// algorithm's matter and checked where they become a key (`SigningKey::new`).
+/// algorithm's matter and checked where they become a key (`OpenedSecret::new`).
 pub(crate) struct KeyMaterial(Box<[u8]>);
 
 impl KeyMaterial {
