@@ -2,10 +2,12 @@
 //!
 //! A library so that `strongroom-enclave` (real hardware) and the tests' `dev-enclave` are the same
 //! code but for the [`Attestor`] that they hand in. A request comes in by `server`, is served by
-//! `service`, which asks `keyring` for the key (`wrapping` opens its record), `policy` for permission and `sign` for the signature.
+//! `service`, which asks `keyring` for the key (`wrapping` opens its record), `policy` for permission (`derive` makes keys
+//! below a seed) and `sign` for the signature.
 
 mod attest;
 mod cms;
+mod derive;
 mod keyring;
 mod kms;
 mod policy;

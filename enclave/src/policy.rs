@@ -1,10 +1,29 @@
-//! The one decision about what may be signed. A signature is made only over what [`authorize`] let
-//! through: [`Authorized`] has no other maker and owns the payload that `sign.rs` reads.
+//! The one decision about what may be signed, and with which key below a seed. A signature is made only over
+//! what [`authorize`] let through, with a key that [`reach`] let the request have: [`Authorized`] has no other
+//! maker and owns the payload that `sign.rs` reads.
 
-use strongroom_protocol::{Payload, Scheme};
+use std::collections::BTreeMap;
 
+use strongroom_protocol::{DerivationPath, Payload, Policy, PublicKey, Scheme};
+
+use crate::derive::Underivable;
 use crate::sign::SigningKey;
-use crate::wrapping::OpenedKey;
+use crate::wrapping::{OpenedKey, OpenedSecret};
+
+/// A key that the request may use, and the policy that was bound to it or to its seed, and opened with it.
+pub(crate) struct Reached<'a> {
+    key: ReachedKey<'a>,
+    policy: &'a Policy,
+}
+
+enum ReachedKey<'a> {
+    Own(&'a SigningKey),
+    // Boxed: it would be room in every request.
+    Derived(Box<SigningKey>),
+}
+
+/// Proof that a policy allows a path below its seed.
+pub(crate) struct AllowedPath<'a>(&'a DerivationPath);
 
 /// Proof that the policy bound to `key` allows `payload`.
 pub(crate) struct Authorized<'a> {
@@ -13,22 +32,86 @@ pub(crate) struct Authorized<'a> {
     payload: Payload,
 }
 
+/// Why a request has no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OutOfReach {
+    /// A seed signs with the key at a path, never by itself.
+    #[error("the key is a seed and no path is named")]
+    PathRequired,
+    /// The key derives no others.
+    #[error("a path is named and the key is no seed")]
+    PathSuperfluous,
+    /// The bound policy does not allow the path.
+    #[error("the key's policy does not allow this path")]
+    Denied,
+    /// Allowed, but there is no key.
+    #[error("there is no key at this path: {0}")]
+    Underivable(#[from] Underivable),
+}
+
 /// The policy does not allow the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the key's policy does not allow this payload")]
 pub(crate) struct Denied;
 
-/// Lets `payload` through if the policy that was bound to the key, and opened with it, allows its kind.
-pub(crate) fn authorize(
-    OpenedKey { signing_key: key, policy, .. }: &OpenedKey,
+/// The opened key itself, or the one at an allowed `path` below the opened seed. Nothing is derived before its
+/// path is allowed.
+pub(crate) fn reach<'a>(opened: &'a OpenedKey, path: Option<&DerivationPath>) -> Result<Reached<'a>, OutOfReach> {
+    let policy = &opened.policy;
+    let key = match (&opened.secret, path) {
+        (OpenedSecret::Key(key), None) => ReachedKey::Own(key),
+        (OpenedSecret::Seed(seed), Some(path)) => {
+            let path = AllowedPath::new(policy, path).ok_or(OutOfReach::Denied)?;
+            ReachedKey::Derived(Box::new(seed.derive(path)?))
+        }
+        (OpenedSecret::Key(_), Some(_)) => return Err(OutOfReach::PathSuperfluous),
+        (OpenedSecret::Seed(_), None) => return Err(OutOfReach::PathRequired),
+    };
+    Ok(Reached { key, policy })
+}
+
+/// Lets `payload` through if the policy allows its kind.
+pub(crate) fn authorize<'a>(
+    reached: &'a Reached<'_>,
     scheme: Option<Scheme>,
     payload: Payload,
-) -> Result<Authorized<'_>, Denied> {
-    if !policy.allows(payload.kind()) {
+) -> Result<Authorized<'a>, Denied> {
+    if !reached.policy.allows(payload.kind()) {
         return Err(Denied);
     }
-    let scheme = scheme.unwrap_or(key.algorithm().default_scheme());
+    let key = reached.signing_key();
+    let scheme = scheme.unwrap_or(key.curve().default_scheme());
     Ok(Authorized { key, scheme, payload })
+}
+
+impl Reached<'_> {
+    /// The key's own public key.
+    pub(crate) fn public_key(&self) -> PublicKey {
+        self.signing_key().public_key()
+    }
+
+    /// The key's own addresses.
+    pub(crate) fn addresses(&self) -> BTreeMap<String, String> {
+        self.signing_key().addresses()
+    }
+
+    fn signing_key(&self) -> &SigningKey {
+        match &self.key {
+            ReachedKey::Own(key) => key,
+            ReachedKey::Derived(key) => key,
+        }
+    }
+}
+
+impl<'a> AllowedPath<'a> {
+    fn new(policy: &Policy, path: &'a DerivationPath) -> Option<Self> {
+        policy.allows_path(path).then_some(Self(path))
+    }
+
+    /// What was allowed.
+    pub(crate) const fn path(&self) -> &'a DerivationPath {
+        self.0
+    }
 }
 
 impl<'a> Authorized<'a> {

@@ -1,5 +1,5 @@
 //! Raw key bytes. Boxed, filled in place, wiped on drop, silent: no `Clone`, no `Serialize`, no
-//! `Debug`, and [`Secret::expose`] as the one greppable way to look inside.
+//! `Debug`, and `expose` as the one greppable way to look inside.
 //!
 //! What the box cannot cover: copies that signing and cipher crates leave on the stack
 //! ([`wipe_stack`]) and in freed heap memory (the zeroing allocator of `lib.rs`).
@@ -28,7 +28,51 @@ impl<const N: usize> Secret<N> {
     }
 }
 
+impl<const N: usize> From<&[u8; N]> for Secret<N> {
+    /// A copy. The original's place is the caller's to wipe.
+    fn from(bytes: &[u8; N]) -> Self {
+        let mut secret = Self(Box::new([0; N]));
+        secret.0.copy_from_slice(bytes);
+        secret
+    }
+}
+
 impl<const N: usize> Drop for Secret<N> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// What a record seals: a plain key's 32 bytes, or a seed of other length. How many there may be is the
+/// algorithm's matter and checked where they become a key (`OpenedSecret::new`).
+pub(crate) struct KeyMaterial(Box<[u8]>);
+
+impl KeyMaterial {
+    /// Lets `fill` write `length` bytes straight to where they will stay. The caller has bounded `length`.
+    ///
+    /// # Errors
+    /// Those of `fill`; what it had written is wiped.
+    pub(crate) fn fill<E>(length: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
+        let mut material = Self(vec![0; length].into_boxed_slice());
+        fill(&mut material.0)?;
+        Ok(material)
+    }
+
+    /// The one way to look inside. The caller must not copy what it sees.
+    pub(crate) fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&Secret<32>> for KeyMaterial {
+    fn from(secret: &Secret<32>) -> Self {
+        let mut material = Self(vec![0; 32].into_boxed_slice());
+        material.0.copy_from_slice(secret.expose());
+        material
+    }
+}
+
+impl Drop for KeyMaterial {
     fn drop(&mut self) {
         self.0.zeroize();
     }

@@ -14,10 +14,11 @@ use tokio::time::timeout;
 use crate::attest::{Nsm, NsmError};
 use crate::keyring::{Keyring, Limits};
 use crate::kms::{CredentialStore, DEADLINE, Kms};
-use crate::policy::{Denied, authorize};
-use crate::sign::{SignError, SigningKey, sign};
+use crate::policy::{Denied, OutOfReach, Reached, authorize, reach};
+use crate::secret::KeyMaterial;
+use crate::sign::{SignError, sign};
 use crate::transport::Peer;
-use crate::wrapping::{OpenedKey, Wrapping};
+use crate::wrapping::{OpenedSecret, Wrapping};
 
 /// Signatures that one request makes before others have their turn (about 4 ms).
 const TURN: usize = 32;
@@ -100,9 +101,15 @@ impl Service {
                 let document = self.nsm.key_evidence(&key.binding, nonce).await.map_err(attestation_failed)?;
                 reply_document(document)
             }
-            Request::Sign { record, scheme, payloads } => {
+            Request::Sign { record, scheme, path, payloads } => {
                 let key = self.serving(Some(Operation::Sign))?.keyring.open(&record).await?;
-                Ok(Response::Signed(sign_all(&key, scheme, payloads).await))
+                let reached = reach(&key, path.as_ref()).map_err(out_of_reach)?;
+                Ok(Response::Signed(sign_all(&reached, scheme, payloads).await))
+            }
+            Request::DerivePublicKey { record, path } => {
+                let key = self.serving(None)?.keyring.open(&record).await?;
+                let reached = reach(&key, Some(&path)).map_err(out_of_reach)?;
+                Ok(Response::PublicKey { public_key: reached.public_key(), addresses: reached.addresses() })
             }
         }
     }
@@ -190,22 +197,25 @@ impl Service {
         kms_key_arn: Option<KmsKeyArn>,
     ) -> Result<Generated, ErrorCode> {
         let kms_key_arn = configured.wrapping.kms_key(kms_key_arn.as_ref())?.clone();
-        let secret = self.nsm.new_secret().await.map_err(attestation_failed)?;
+        policy.check_fit(algorithm).map_err(|_| ErrorCode::PolicyInvalid)?;
+        // A seed has 32 bytes too: the length that BIP-32 advises, twice the security of either curve, and what
+        // every wallet takes. The 64 of a BIP-39 seed are 16 to 32 of entropy, stretched.
+        let material = KeyMaterial::from(&self.nsm.new_secret().await.map_err(attestation_failed)?);
         // A scalar out of range has a probability of 2^-128; the caller may ask again.
-        let signing_key = SigningKey::new(algorithm, &secret).map_err(|_| ErrorCode::Internal)?;
+        let secret = OpenedSecret::new(algorithm, &material).map_err(|_| ErrorCode::Internal)?;
         let record = KeyRecord {
             key_id,
             algorithm,
-            public_key: signing_key.public_key(),
+            public_key: secret.public_key(),
             origin: Origin::Generated,
             policy,
             kms_key_arn,
             data_key: ByteString::default(),
             ciphertext: ByteString::default(),
         };
-        drop(signing_key);
-        let (record, opened) = configured.wrapping.wrap(record, secret).await?;
-        Ok(Generated { addresses: opened.signing_key.addresses(), record })
+        drop(secret);
+        let (record, opened) = configured.wrapping.wrap(record, material).await?;
+        Ok(Generated { addresses: opened.secret.addresses(), record })
     }
 }
 
@@ -218,7 +228,7 @@ fn in_time<T>(work: impl Future<Output = Result<T, ErrorCode>>) -> impl Future<O
 
 /// Signs one payload after another. A long list lets others have their turn.
 async fn sign_all(
-    key: &OpenedKey,
+    reached: &Reached<'_>,
     scheme: Option<Scheme>,
     payloads: Vec<Payload>,
 ) -> Vec<Result<Signature, ErrorCode>> {
@@ -227,13 +237,13 @@ async fn sign_all(
         if results.len() % TURN == TURN - 1 {
             tokio::task::yield_now().await;
         }
-        results.push(sign_one(key, scheme, payload));
+        results.push(sign_one(reached, scheme, payload));
     }
     results
 }
 
-fn sign_one(key: &OpenedKey, scheme: Option<Scheme>, payload: Payload) -> Result<Signature, ErrorCode> {
-    let authorized = authorize(key, scheme, payload).map_err(|Denied| ErrorCode::PayloadDenied)?;
+fn sign_one(reached: &Reached<'_>, scheme: Option<Scheme>, payload: Payload) -> Result<Signature, ErrorCode> {
+    let authorized = authorize(reached, scheme, payload).map_err(|Denied| ErrorCode::PayloadDenied)?;
     sign(authorized).map_err(|error| match error {
         SignError::PayloadInvalid => ErrorCode::PayloadInvalid,
         SignError::CheckFailed => {
@@ -241,6 +251,14 @@ fn sign_one(key: &OpenedKey, scheme: Option<Scheme>, payload: Payload) -> Result
             ErrorCode::Internal
         }
     })
+}
+
+fn out_of_reach(error: OutOfReach) -> ErrorCode {
+    match error {
+        OutOfReach::PathRequired => ErrorCode::PathRequired,
+        OutOfReach::Denied => ErrorCode::PathDenied,
+        OutOfReach::PathSuperfluous | OutOfReach::Underivable(_) => ErrorCode::PathInvalid,
+    }
 }
 
 fn reply_document(document: Vec<u8>) -> Result<Response, ErrorCode> {

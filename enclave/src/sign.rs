@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
 use k256::ecdsa::RecoveryId;
+use k256::elliptic_curve::PrimeField;
 use k256::elliptic_curve::ops::{Invert, MulByGeneratorVartime, Reduce};
 use k256::elliptic_curve::point::AffineCoordinates;
 use k256::elliptic_curve::scalar::IsHigh;
@@ -12,7 +13,7 @@ use k256::elliptic_curve::sec1::ToSec1Point;
 use k256::{FieldBytes, NonZeroScalar, ProjectivePoint, Scalar, Secp256k1, schnorr};
 use sha2::{Digest, Sha256, Sha512};
 use sha3::Keccak256;
-use strongroom_protocol::{Algorithm, ByteArray, HashFunction, Payload, PublicKey, Scheme, Signature, addresses};
+use strongroom_protocol::{ByteArray, Curve, HashFunction, Payload, PublicKey, Scheme, Signature, addresses};
 
 use crate::policy::Authorized;
 use crate::secret::{Secret, on_wiped_stack};
@@ -37,7 +38,7 @@ pub(crate) enum SigningKey {
     },
 }
 
-/// 32 bytes that are no key of their algorithm: zero, or not below the order of secp256k1.
+/// Bytes that are no key of their algorithm: of another length, zero, or not below the order of secp256k1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a secret key of its algorithm")]
 pub(crate) struct NotAKey;
@@ -54,23 +55,19 @@ pub(crate) enum SignError {
 }
 
 impl SigningKey {
-    /// Makes the key of `secret`: a scalar (secp256k1), or a seed (ed25519).
-    pub(crate) fn new(algorithm: Algorithm, secret: &Secret<32>) -> Result<Self, NotAKey> {
-        on_wiped_stack(|| match algorithm {
-            Algorithm::Secp256k1 => Self::secp256k1(secret),
-            Algorithm::Ed25519 => Ok(Self::ed25519(secret)),
-        })
+    /// Makes the key of `secret`: a scalar (secp256k1), or a seed of RFC 8032 (ed25519). The caller wipes the
+    /// stack: [`on_wiped_stack`].
+    pub(crate) fn new(curve: Curve, secret: &Secret<32>) -> Result<Self, NotAKey> {
+        match curve {
+            Curve::Secp256k1 => Self::secp256k1(secret),
+            Curve::Ed25519 => Ok(Self::ed25519(secret)),
+        }
     }
 
     fn secp256k1(secret: &Secret<32>) -> Result<Self, NotAKey> {
-        let scalar = Secret::fill(|scalar| {
-            scalar.copy_from_slice(secret.expose());
-            Ok(())
-        })?;
-        let point = ProjectivePoint::mul_by_generator(&*nonzero_scalar(&scalar).ok_or(NotAKey)?);
-        let public_key = point.to_affine().to_sec1_point(true);
-        let public_key = public_key.as_bytes().try_into().map_err(|_| NotAKey)?;
-        Ok(Self::Secp256k1 { scalar, point, public_key })
+        let point = ProjectivePoint::mul_by_generator(&*nonzero_scalar(secret).ok_or(NotAKey)?);
+        let public_key = compressed(&point)?;
+        Ok(Self::Secp256k1 { scalar: Secret::from(secret.expose()), point, public_key })
     }
 
     fn ed25519(seed: &Secret<32>) -> Self {
@@ -82,11 +79,11 @@ impl SigningKey {
         Self::Ed25519 { expanded, public_key }
     }
 
-    /// Curve and key type.
-    pub(crate) const fn algorithm(&self) -> Algorithm {
+    /// The key's curve.
+    pub(crate) const fn curve(&self) -> Curve {
         match self {
-            Self::Secp256k1 { .. } => Algorithm::Secp256k1,
-            Self::Ed25519 { .. } => Algorithm::Ed25519,
+            Self::Secp256k1 { .. } => Curve::Secp256k1,
+            Self::Ed25519 { .. } => Curve::Ed25519,
         }
     }
 
@@ -111,6 +108,24 @@ impl SigningKey {
         };
         BTreeMap::from([(chain.to_owned(), address)])
     }
+}
+
+/// `(scalar + tweak) mod n`: a child key of BIP-32, from its parent's and the left half of I. An error where
+/// BIP-32 has no key: the tweak is not below n, or the sum is zero. The caller wipes the stack.
+pub(crate) fn add_to_scalar(scalar: &Secret<32>, tweak: &Secret<32>) -> Result<Secret<32>, NotAKey> {
+    let tweak = Scalar::from_repr((*tweak.expose()).into()).into_option().ok_or(NotAKey)?;
+    let sum = *nonzero_scalar(scalar).ok_or(NotAKey)? + tweak;
+    let sum = NonZeroScalar::new(sum).into_option().ok_or(NotAKey)?;
+    Ok(Secret::from(&sum.to_repr().into()))
+}
+
+/// `scalar`·G, as BIP-32 serializes it: compressed SEC 1. The caller wipes the stack.
+pub(crate) fn compressed_point(scalar: &Secret<32>) -> Result<[u8; 33], NotAKey> {
+    compressed(&ProjectivePoint::mul_by_generator(&*nonzero_scalar(scalar).ok_or(NotAKey)?))
+}
+
+fn compressed(point: &ProjectivePoint) -> Result<[u8; 33], NotAKey> {
+    point.to_affine().to_sec1_point(true).as_bytes().try_into().map_err(|_| NotAKey)
 }
 
 /// Signs what was authorized and checks the signature before it is released.

@@ -2,16 +2,18 @@
 //! wrapped by KMS. Decides which KMS key is asked, and what of a record is believed once it is open; not
 //! how long a key lives (`keyring`), nor what is done with it (`service`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use strongroom_protocol::{
-    Binding, ByteString, Configuration, ErrorCode, KeyRecord, KmsKeyArn, Policy, PresentedRecord,
+    Algorithm, Binding, ByteString, Configuration, ErrorCode, KeyRecord, KmsKeyArn, Policy, PresentedRecord, PublicKey,
 };
 
+use crate::derive::Seed;
 use crate::kms::{DataKey, Kms};
 use crate::seal;
-use crate::secret::Secret;
-use crate::sign::SigningKey;
+use crate::secret::{KeyMaterial, Secret, on_wiped_stack};
+use crate::sign::{NotAKey, SigningKey};
 
 /// The measured configuration's KMS keys, at work.
 pub(crate) struct Wrapping {
@@ -21,20 +23,28 @@ pub(crate) struct Wrapping {
 
 /// An opened record: the key and what was authenticated with it.
 pub(crate) struct OpenedKey {
-    /// Signs.
-    pub(crate) signing_key: SigningKey,
+    /// Signs, or derives what signs.
+    pub(crate) secret: OpenedSecret,
     /// The bound policy.
     pub(crate) policy: Policy,
     /// All that is bound.
     pub(crate) binding: Binding,
 }
 
+/// What a record's secret bytes are.
+pub(crate) enum OpenedSecret {
+    /// A key that signs.
+    Key(SigningKey),
+    /// A seed: the keys below it sign.
+    Seed(Seed),
+}
+
 /// A record whose layers are off, and that proved to be what it claims.
 struct Unwrapped {
     record: KeyRecord,
     binding: Binding,
-    secret: Secret<32>,
-    signing_key: SigningKey,
+    material: KeyMaterial,
+    secret: OpenedSecret,
 }
 
 impl Wrapping {
@@ -54,27 +64,27 @@ impl Wrapping {
 
     /// Opens a record: one attested Decrypt.
     pub(crate) async fn open(&self, presented: &PresentedRecord) -> Result<OpenedKey, ErrorCode> {
-        let Unwrapped { record, binding, signing_key, secret: _ } = self.unwrap(presented).await?;
-        Ok(OpenedKey { signing_key, policy: record.policy, binding })
+        let Unwrapped { record, binding, secret, material: _ } = self.unwrap(presented).await?;
+        Ok(OpenedKey { secret, policy: record.policy, binding })
     }
 
-    /// Completes `record`, whose data key and ciphertext are still to come, around `secret` under the KMS
+    /// Completes `record`, whose data key and ciphertext are still to come, around `material` under the KMS
     /// key that it names: one attested `GenerateDataKey`. Then opens it once, as a later caller would, so
     /// that no record leaves that nobody can open.
     pub(crate) async fn wrap(
         &self,
         mut record: KeyRecord,
-        secret: Secret<32>,
+        material: KeyMaterial,
     ) -> Result<(KeyRecord, OpenedKey), ErrorCode> {
         let mut nonce = [0; 12];
         getrandom::fill(&mut nonce).map_err(|_| ErrorCode::Internal)?;
         let binding = record.binding();
         let context = binding.encryption_context(&record.key_id);
         let DataKey { key, blob } = self.kms.generate_data_key(&record.kms_key_arn, context).await?;
-        let sealed = seal::seal(&key, nonce, &binding, &secret).map_err(|_| ErrorCode::Internal)?;
+        let sealed = seal::seal(&key, nonce, &binding, &material).map_err(|_| ErrorCode::Internal)?;
         record.data_key = blob.try_into().map_err(|_| ErrorCode::KmsReplyRefused)?;
         record.ciphertext = sealed.try_into().map_err(|_| ErrorCode::Internal)?;
-        drop((key, secret));
+        drop((key, material));
 
         let opened = self.open(&record.present().map_err(|_| ErrorCode::Internal)?).await?;
         Ok((record, opened))
@@ -89,10 +99,10 @@ impl Wrapping {
         kms_key_arn: &KmsKeyArn,
     ) -> Result<KeyRecord, ErrorCode> {
         let kms_key_arn = self.kms_key(Some(kms_key_arn))?.clone();
-        let Unwrapped { record, secret, signing_key, .. } = self.unwrap(presented).await?;
-        drop(signing_key);
+        let Unwrapped { record, material, secret, .. } = self.unwrap(presented).await?;
+        drop(secret);
         let (data_key, ciphertext) = (ByteString::default(), ByteString::default());
-        let (record, _opened) = self.wrap(KeyRecord { kms_key_arn, data_key, ciphertext, ..record }, secret).await?;
+        let (record, _opened) = self.wrap(KeyRecord { kms_key_arn, data_key, ciphertext, ..record }, material).await?;
         Ok(record)
     }
 
@@ -102,11 +112,45 @@ impl Wrapping {
         let binding = record.binding();
         let context = binding.encryption_context(&record.key_id);
         let data_key = self.kms.decrypt(kms_key, &record.data_key, context).await?;
-        let secret = seal::open(&data_key, &binding, &record.ciphertext).map_err(|_| ErrorCode::RecordRefused)?;
-        let signing_key = SigningKey::new(record.algorithm, &secret).map_err(|_| ErrorCode::RecordRefused)?;
-        if signing_key.public_key() != record.public_key {
+        let material = seal::open(&data_key, &binding, &record.ciphertext).map_err(|_| ErrorCode::RecordRefused)?;
+        let secret = OpenedSecret::new(record.algorithm, &material).map_err(|_| ErrorCode::RecordRefused)?;
+        if secret.public_key() != record.public_key {
             return Err(ErrorCode::RecordRefused);
         }
-        Ok(Unwrapped { record, binding, secret, signing_key })
+        Ok(Unwrapped { record, binding, material, secret })
+    }
+}
+
+impl OpenedSecret {
+    /// What these bytes are to this algorithm.
+    ///
+    /// # Errors
+    /// Nothing: they have another length, or are no key.
+    pub(crate) fn new(algorithm: Algorithm, material: &KeyMaterial) -> Result<Self, NotAKey> {
+        if !algorithm.secret_lengths().contains(&material.expose().len()) {
+            return Err(NotAKey);
+        }
+        if algorithm.is_seed() {
+            return Seed::new(algorithm.curve(), material).map(Self::Seed);
+        }
+        let secret: &[u8; 32] = material.expose().try_into().map_err(|_| NotAKey)?;
+        let secret = Secret::from(secret);
+        on_wiped_stack(|| SigningKey::new(algorithm.curve(), &secret)).map(Self::Key)
+    }
+
+    /// The public key as the record has it: of a seed, that of its master key.
+    pub(crate) fn public_key(&self) -> PublicKey {
+        match self {
+            Self::Key(key) => key.public_key(),
+            Self::Seed(seed) => seed.public_key().clone(),
+        }
+    }
+
+    /// Addresses by chain, for reading. A seed has none of its own.
+    pub(crate) fn addresses(&self) -> BTreeMap<String, String> {
+        match self {
+            Self::Key(key) => key.addresses(),
+            Self::Seed(_) => BTreeMap::new(),
+        }
     }
 }

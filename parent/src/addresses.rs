@@ -4,16 +4,18 @@
 use std::collections::BTreeMap;
 
 use k256::elliptic_curve::sec1::ToSec1Point as _;
-use strongroom_protocol::{Algorithm, PublicKey, addresses};
+use strongroom_protocol::{Algorithm, Curve, PublicKey, addresses};
 
 /// Addresses by chain, with the chains that a key of this algorithm has and no others. `None`: the bytes
 /// are not a public key of the algorithm.
 pub(crate) fn derive(algorithm: Algorithm, public_key: &PublicKey) -> Option<BTreeMap<String, String>> {
-    let (chain, address) = match algorithm {
-        Algorithm::Secp256k1 => ("ethereum", addresses::ethereum(&uncompressed(public_key)?)),
-        Algorithm::Ed25519 => ("solana", addresses::solana((**public_key).try_into().ok()?)),
+    let (chain, address) = match algorithm.curve() {
+        Curve::Secp256k1 => ("ethereum", addresses::ethereum(&uncompressed(public_key)?)),
+        Curve::Ed25519 => ("solana", addresses::solana((**public_key).try_into().ok()?)),
     };
-    Some(BTreeMap::from([(chain.to_owned(), address)]))
+    // A seed's public key is its master key's, which is not paid to.
+    let own = (!algorithm.is_seed()).then_some((chain.to_owned(), address));
+    Some(own.into_iter().collect())
 }
 
 /// x‖y of a compressed point (SEC 1 section 2.3.4).
@@ -40,6 +42,14 @@ mod tests {
         assert_eq!(derived(Algorithm::Secp256k1, generator), Some(("ethereum".to_owned(), ethereum)));
         let solana = ("solana".to_owned(), "1".repeat(32));
         assert_eq!(derived(Algorithm::Ed25519, &"00".repeat(32)), Some(solana));
+    }
+
+    #[test]
+    fn a_seed_has_no_address_of_its_own() {
+        let generator = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+        let master = PublicKey::try_from(hex::decode(generator).expect("hex")).expect("short");
+        assert_eq!(derive(Algorithm::Bip32Secp256k1, &master), Some(BTreeMap::new()));
+        assert_eq!(derive(Algorithm::Slip10Ed25519, &vec![0; 32].try_into().expect("short")), Some(BTreeMap::new()));
     }
 
     #[test]

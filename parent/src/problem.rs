@@ -76,6 +76,8 @@ problems! {
     Forbidden = "forbidden", 403, "The caller may not do this";
     /// The key's bound policy does not allow the payload.
     PolicyDenied = "policy-denied", 403, "The key's policy does not allow this payload";
+    /// The key's bound policy does not allow the path.
+    PathDenied = "path-denied", 403, "The key's policy does not allow this path";
     /// The key's state is not `enabled`.
     KeyDisabled = "key-disabled", 403, "The key is disabled";
     /// The key's state is `pending_deletion`.
@@ -102,6 +104,10 @@ problems! {
     UnsupportedMediaType = "unsupported-media-type", 415, "The body must be application/json";
     /// Well-formed, but not a request of this API.
     InvalidRequest = "invalid-request", 422, "The request is not valid";
+    /// A seed signs with the key at a path.
+    PathRequired = "path-required", 422, "A seed key needs a path";
+    /// No key lies at the path.
+    PathInvalid = "path-invalid", 422, "There is no key at this path";
     /// The KMS key is not one of the enclave's configuration.
     KmsKeyNotConfigured = "kms-key-not-configured", 422, "The KMS key is not in the enclave's configuration";
     /// The enclave does not believe the record: something in it was changed.
@@ -204,7 +210,10 @@ impl From<ErrorCode> for Problem {
             ErrorCode::OperationNotConfigured => Kind::OperationNotConfigured,
             ErrorCode::KmsKeyNotConfigured => Kind::KmsKeyNotConfigured,
             ErrorCode::CredentialsMissing | ErrorCode::CredentialsRefused => Kind::CredentialsUnavailable,
-            ErrorCode::PayloadInvalid => Kind::InvalidRequest,
+            ErrorCode::PayloadInvalid | ErrorCode::PolicyInvalid => Kind::InvalidRequest,
+            ErrorCode::PathRequired => Kind::PathRequired,
+            ErrorCode::PathDenied => Kind::PathDenied,
+            ErrorCode::PathInvalid => Kind::PathInvalid,
             ErrorCode::PayloadDenied => Kind::PolicyDenied,
             ErrorCode::RecordRefused => Kind::RecordRefused,
             ErrorCode::KmsDenied => Kind::KmsDenied,

@@ -66,6 +66,15 @@ error_codes! {
     PayloadInvalid = 30,
     /// The key's bound policy does not allow this payload.
     PayloadDenied = 31,
+    /// The key is a seed, and the request names no path.
+    PathRequired = 32,
+    /// The key's bound policy does not allow this path.
+    PathDenied = 33,
+    /// No key lies there: the key is no seed, ed25519 takes hardened steps only, or (once in 2^127) BIP-32 has
+    /// no valid key at this index.
+    PathInvalid = 34,
+    /// No key of this algorithm can have this policy.
+    PolicyInvalid = 35,
 
     /// The record is not one that an admitted enclave made in this form: something in it was changed.
     RecordRefused = 40,

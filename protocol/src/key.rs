@@ -2,6 +2,7 @@
 //! and the KMS key that wraps it. Every type here is valid once it exists.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -96,13 +97,28 @@ impl TryFrom<String> for KmsKeyArn {
     }
 }
 
-/// The curve and key type.
+/// The curve and key type: a key that signs, or a seed below which such keys lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Algorithm {
     /// SEC 2 secp256k1: ECDSA and BIP-340.
     Secp256k1,
     /// RFC 8032 Ed25519.
+    Ed25519,
+    /// A seed of secp256k1 keys (BIP-32).
+    #[serde(rename = "bip32-secp256k1")]
+    Bip32Secp256k1,
+    /// A seed of ed25519 keys (SLIP-10): hardened steps only.
+    #[serde(rename = "slip10-ed25519")]
+    Slip10Ed25519,
+}
+
+/// The curve of the keys that sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Curve {
+    /// SEC 2 secp256k1.
+    Secp256k1,
+    /// RFC 8032 edwards25519.
     Ed25519,
 }
 
@@ -113,18 +129,51 @@ impl Algorithm {
         match self {
             Self::Secp256k1 => "secp256k1",
             Self::Ed25519 => "ed25519",
+            Self::Bip32Secp256k1 => "bip32-secp256k1",
+            Self::Slip10Ed25519 => "slip10-ed25519",
         }
     }
 
-    /// Length of a public key, in bytes: compressed SEC 1, or RFC 8032 section 5.1.5.
+    /// Whether keys are derived from it. Such a key signs with the key at a path, never by itself.
+    #[must_use]
+    pub const fn is_seed(self) -> bool {
+        matches!(self, Self::Bip32Secp256k1 | Self::Slip10Ed25519)
+    }
+
+    /// The curve of the key, or of the keys below the seed.
+    #[must_use]
+    pub const fn curve(self) -> Curve {
+        match self {
+            Self::Secp256k1 | Self::Bip32Secp256k1 => Curve::Secp256k1,
+            Self::Ed25519 | Self::Slip10Ed25519 => Curve::Ed25519,
+        }
+    }
+
+    /// Length of a public key, in bytes: compressed SEC 1, or RFC 8032 section 5.1.5. A seed's is that of its
+    /// master key.
     #[must_use]
     pub const fn public_key_length(self) -> usize {
-        match self {
-            Self::Secp256k1 => 33,
-            Self::Ed25519 => 32,
+        match self.curve() {
+            Curve::Secp256k1 => 33,
+            Curve::Ed25519 => 32,
         }
     }
 
+    /// How many secret bytes a record of this algorithm seals: a scalar, a seed of RFC 8032, or 128 to 512
+    /// bits for derivation (BIP-32, "Master key generation").
+    #[must_use]
+    pub const fn secret_lengths(self) -> RangeInclusive<usize> {
+        if self.is_seed() { 16..=64 } else { 32..=32 }
+    }
+
+    /// The scheme of a sign request that names none.
+    #[must_use]
+    pub const fn default_scheme(self) -> Scheme {
+        self.curve().default_scheme()
+    }
+}
+
+impl Curve {
     /// The scheme of a sign request that names none.
     #[must_use]
     pub const fn default_scheme(self) -> Scheme {
@@ -183,7 +232,7 @@ impl Origin {
     }
 }
 
-/// A public key as bytes: 33 for secp256k1 (compressed SEC 1), 32 for ed25519. Whether they are a
+/// A public key as bytes, a seed's that of its master key: 33 for secp256k1 (compressed SEC 1), 32 for ed25519. Whether they are a
 /// point on the curve, only the enclave knows.
 pub type PublicKey = ByteString<33>;
 

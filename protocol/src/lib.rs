@@ -14,6 +14,7 @@ mod error;
 pub mod frame;
 mod key;
 mod message;
+mod path;
 mod policy;
 mod record;
 mod scan;
@@ -23,12 +24,13 @@ pub use binding::{Binding, key_user_data};
 pub use bytes::{ByteArray, ByteString, TooLong};
 pub use configuration::{Configuration, ConfigurationError, MAX_CONFIGURATION, Measurement, Operation};
 pub use error::ErrorCode;
-pub use key::{Algorithm, InvalidName, KeyId, KmsKeyArn, Origin, PublicKey, Scheme};
+pub use key::{Algorithm, Curve, InvalidName, KeyId, KmsKeyArn, Origin, PublicKey, Scheme};
 pub use message::{
     Credentials, Generated, HashFunction, Health, MAX_MESSAGE, MAX_NONCE, Nonce, Payload, Request, RequestFrame,
     Response, ResponseFrame, SecretString, Signature,
 };
-pub use policy::{PayloadKind, Policy, PolicyError};
+pub use path::{DerivationPath, HARDENED, InvalidPath, MAX_COMPONENTS};
+pub use policy::{MAX_PATHS, PayloadKind, Policy, PolicyError};
 pub use record::{KeyRecord, PresentedRecord, RecordError};
 
 /// The version of this contract. Both sides name theirs in the first message of a connection and

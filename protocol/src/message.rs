@@ -11,7 +11,8 @@ use crate::bytes::{ByteArray, ByteString};
 use crate::configuration::MAX_CONFIGURATION;
 use crate::document::MAX_DOCUMENT;
 use crate::error::ErrorCode;
-use crate::key::{Algorithm, KeyId, KmsKeyArn, Scheme};
+use crate::key::{Algorithm, KeyId, KmsKeyArn, PublicKey, Scheme};
+use crate::path::DerivationPath;
 use crate::policy::{PayloadKind, Policy};
 use crate::record::{KeyRecord, PresentedRecord};
 
@@ -74,8 +75,17 @@ pub enum Request {
         record: PresentedRecord,
         /// Absent: the algorithm's default.
         scheme: Option<Scheme>,
+        /// Which key below a seed signs; absent for every other key.
+        path: Option<DerivationPath>,
         /// Signed in this order, each on its own.
         payloads: Vec<Payload>,
+    },
+    /// The public key at a path below a seed. Under the same policy as signing with it.
+    DerivePublicKey {
+        /// The seed's record, as the store has it.
+        record: PresentedRecord,
+        /// Which key.
+        path: DerivationPath,
     },
     /// Puts an existing key under another KMS key, or under a new data key of the same one.
     Rewrap {
@@ -122,6 +132,13 @@ pub enum Response {
     Document(ByteString<MAX_DOCUMENT>),
     /// To [`Request::Sign`]: one result per payload, in order.
     Signed(Vec<Result<Signature, ErrorCode>>),
+    /// To [`Request::DerivePublicKey`].
+    PublicKey {
+        /// The derived key's own.
+        public_key: PublicKey,
+        /// Addresses by chain, made from it.
+        addresses: BTreeMap<String, String>,
+    },
     /// To [`Request::Rewrap`]: the same key, opened once by the enclave under its new KMS key. Only
     /// `kms_key_arn`, `data_key` and `ciphertext` differ from the record that was presented.
     Rewrapped(Box<KeyRecord>),
@@ -135,7 +152,7 @@ pub enum Response {
 pub struct Generated {
     /// The record, opened once by the enclave as a later caller would.
     pub record: KeyRecord,
-    /// Addresses by chain, for reading; not believed by the enclave.
+    /// Addresses by chain, for reading; not believed by the enclave. A seed has none of its own.
     pub addresses: BTreeMap<String, String>,
 }
 

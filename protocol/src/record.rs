@@ -7,7 +7,7 @@ use crate::binding::Binding;
 use crate::bytes::ByteString;
 use crate::frame::{self, FrameError};
 use crate::key::{Algorithm, KeyId, KmsKeyArn, Origin, PublicKey};
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyError};
 
 /// Longest encoded record, in bytes.
 pub(crate) const MAX_RECORD: usize = 16 * 1024;
@@ -47,6 +47,9 @@ pub enum RecordError {
     /// The public key has not the length of its algorithm.
     #[error("the public key does not fit the algorithm")]
     PublicKeyLength,
+    /// No key of its algorithm can have its policy.
+    #[error("the policy does not fit the algorithm: {0}")]
+    Policy(#[from] PolicyError),
 }
 
 impl KeyRecord {
@@ -68,9 +71,10 @@ impl KeyRecord {
     /// Reads a presented record.
     ///
     /// # Errors
-    /// The presenter's: not a record, or a public key of another length than its algorithm's.
+    /// The presenter's: not a record, or a public key or a policy that does not fit its algorithm.
     pub fn read(presented: &PresentedRecord) -> Result<Self, RecordError> {
         let record: Self = frame::decode_item(presented)?;
+        record.policy.check_fit(record.algorithm)?;
         if record.public_key.len() == record.algorithm.public_key_length() {
             Ok(record)
         } else {

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use secp256k1::SecretKey;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha512};
-use strongroom_protocol::{Algorithm, KeyRecord, Request, Response};
+use strongroom_protocol::{Curve, KeyRecord, Request, Response};
 use strongroom_tests::api::Api;
 use strongroom_tests::mock_kms::envelope::Defect;
 use strongroom_tests::mock_kms::{Fault, FaultKind, Principal};
@@ -216,9 +216,9 @@ async fn needles(it: &Place, rewrapped: &[KeyRecord]) -> Needles {
         let secret = open(&data_key, &record.ciphertext, record.binding().as_aad());
         needles.add(&format!("the data key of {key_id}"), &data_key);
         needles.add(&format!("the key {key_id}"), &secret);
-        match record.algorithm {
+        match record.algorithm.curve() {
             // RFC 8032 section 5.1.5: the scalar and the prefix, of which either suffices to forge.
-            Algorithm::Ed25519 => {
+            Curve::Ed25519 => {
                 let mut expanded: [u8; 64] = Sha512::digest(&secret).into();
                 needles.add(&format!("the expansion of {key_id}"), &expanded);
                 expanded[0] &= 248;
@@ -226,7 +226,7 @@ async fn needles(it: &Place, rewrapped: &[KeyRecord]) -> Needles {
                 needles.add(&format!("the scalar of {key_id}"), &expanded[..32]);
             }
             // BIP-340 signs with the negated scalar where y is odd.
-            Algorithm::Secp256k1 => {
+            Curve::Secp256k1 => {
                 let secret = SecretKey::from_secret_bytes(secret.try_into().expect("32 bytes")).expect("a scalar");
                 needles.add(&format!("the negated key {key_id}"), &secret.negate().to_secret_bytes());
             }

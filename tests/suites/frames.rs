@@ -94,6 +94,7 @@ async fn ten_thousand_payloads_are_read_and_one_more_is_not() {
     let sign = |payloads: usize| Request::Sign {
         record: ByteString::try_from(vec![0; 3]).expect("short"),
         scheme: None,
+        path: None,
         payloads: vec![Payload::Message { message: ByteString::default(), hash: None }; payloads],
     };
     let mut socket = EnclaveSocket::greeted(scene.stack.directory()).await.expect("a greeting");

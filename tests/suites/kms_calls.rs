@@ -48,7 +48,7 @@ async fn a_batch_costs_one_decrypt() {
     it.create("a").await;
     let payload = Payload::Message { message: vec![1].try_into().expect("short"), hash: None };
     let record = it.record("a").present().expect("encodes");
-    let sign = Request::Sign { record, scheme: None, payloads: vec![payload; 100] };
+    let sign = Request::Sign { record, scheme: None, path: None, payloads: vec![payload; 100] };
     match it.enclave().await.ask(sign).await.expect("a reply") {
         Ok(Response::Signed(signatures)) => assert!(signatures.len() == 100 && signatures.iter().all(Result::is_ok)),
         other => panic!("{other:?}"),
@@ -231,7 +231,7 @@ async fn nothing_but_the_two_attested_calls_is_ever_made() {
 
 fn sign_request(record: &strongroom_protocol::PresentedRecord) -> Request {
     let payload = Payload::Message { message: vec![1].try_into().expect("short"), hash: None };
-    Request::Sign { record: record.clone(), scheme: None, payloads: vec![payload] }
+    Request::Sign { record: record.clone(), scheme: None, path: None, payloads: vec![payload] }
 }
 
 async fn health(it: &Scene) -> Health {

@@ -49,7 +49,7 @@ async fn sign(it: &Scene, record: &KeyRecord) -> Result<Signature, ErrorCode> {
     let hash = (record.public_key.len() == 33).then_some(HashFunction::Sha256);
     let payload = Payload::Message { message: b"hi".to_vec().try_into().expect("short"), hash };
     let record = record.present().expect("encodes");
-    let request = Request::Sign { record, scheme: None, payloads: vec![payload] };
+    let request = Request::Sign { record, scheme: None, path: None, payloads: vec![payload] };
     match it.enclave().await.ask(request).await.expect("a reply")? {
         Response::Signed(results) => results[0],
         other => panic!("{other:?}"),

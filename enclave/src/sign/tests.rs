@@ -1,11 +1,12 @@
 //! Published vectors at the crypto layer, what does not fit, and that no faulty signature leaves.
 
 use serde::Deserialize;
-use strongroom_protocol::{Binding, ByteString, Origin, PayloadKind, Policy};
+use strongroom_protocol::{Algorithm, Binding, ByteString, Origin, PayloadKind, Policy};
 
 use super::*;
-use crate::policy::authorize;
-use crate::wrapping::OpenedKey;
+use crate::policy::{authorize, reach};
+use crate::secret::KeyMaterial;
+use crate::wrapping::{OpenedKey, OpenedSecret};
 
 #[derive(Deserialize)]
 struct Vectors<T> {
@@ -16,8 +17,8 @@ fn vectors<T: serde::de::DeserializeOwned>(json: &str) -> Vec<T> {
     serde_json::from_str::<Vectors<T>>(json).expect("vectors parse").vectors
 }
 
-fn secret(bytes: &[u8]) -> Secret<32> {
-    Secret::fill(|secret| {
+fn secret(bytes: &[u8]) -> KeyMaterial {
+    KeyMaterial::fill(bytes.len(), |secret| {
         secret.copy_from_slice(bytes);
         Ok::<(), ()>(())
     })
@@ -33,20 +34,20 @@ fn message(bytes: &[u8], hash: Option<HashFunction>) -> Payload {
 }
 
 /// A key as an opened record has it.
-fn opened(algorithm: Algorithm, secret: &Secret<32>, payloads: &[PayloadKind]) -> OpenedKey {
-    let signing_key = SigningKey::new(algorithm, secret).expect("a key");
+fn opened(algorithm: Algorithm, secret: &KeyMaterial, payloads: &[PayloadKind]) -> OpenedKey {
+    let secret = OpenedSecret::new(algorithm, secret).expect("a key");
     let policy = Policy::new(payloads.to_vec(), 0).expect("valid");
     let key_id = "test".parse().expect("valid");
-    let binding = Binding::new(&key_id, algorithm, &signing_key.public_key(), Origin::Generated, &policy);
-    OpenedKey { signing_key, policy, binding }
+    let binding = Binding::new(&key_id, algorithm, &secret.public_key(), Origin::Generated, &policy);
+    OpenedKey { secret, policy, binding }
 }
 
-fn permissive(algorithm: Algorithm, secret: &Secret<32>) -> OpenedKey {
+fn permissive(algorithm: Algorithm, secret: &KeyMaterial) -> OpenedKey {
     opened(algorithm, secret, &[PayloadKind::Message, PayloadKind::Digest])
 }
 
 fn sign_with(key: &OpenedKey, scheme: Option<Scheme>, payload: Payload) -> Result<Signature, SignError> {
-    sign(authorize(key, scheme, payload).expect("allowed"))
+    sign(authorize(&reach(key, None).expect("no seed"), scheme, payload).expect("allowed"))
 }
 
 #[test]
@@ -79,7 +80,7 @@ fn rfc8032_vectors() {
     }
     for v in vectors::<V>(include_str!("../../../tests/vectors/rfc8032.json")) {
         let key = permissive(Algorithm::Ed25519, &secret(&unhex(&v.secret_key)));
-        assert_eq!(hex::encode(&*key.signing_key.public_key()), v.public_key, "{}", v.name);
+        assert_eq!(hex::encode(&*key.secret.public_key()), v.public_key, "{}", v.name);
         let signature = sign_with(&key, None, message(&unhex(&v.message), None)).expect("signs");
         assert_eq!(hex::encode(*signature.bytes), v.signature, "{}", v.name);
     }
@@ -97,12 +98,12 @@ fn bip340_vectors() {
         signature: String,
     }
     for v in vectors::<V>(include_str!("../../../tests/vectors/bip340.json")) {
-        let secret = secret(&unhex(&v.secret_key));
-        let key = permissive(Algorithm::Secp256k1, &secret);
-        assert_eq!(hex::encode(&key.signing_key.public_key()[1..]), v.public_key, "{}", v.index);
+        let key = permissive(Algorithm::Secp256k1, &secret(&unhex(&v.secret_key)));
+        assert_eq!(hex::encode(&key.secret.public_key()[1..]), v.public_key, "{}", v.index);
         let (digest, auxiliary) = (unhex(&v.message), unhex(&v.aux_rand));
+        let OpenedSecret::Key(SigningKey::Secp256k1 { scalar, .. }) = &key.secret else { panic!("secp256k1") };
         let signature = sign_bip340(
-            &secret,
+            scalar,
             &digest.clone().try_into().expect("32 bytes"),
             &auxiliary.try_into().expect("32 bytes"),
         )
@@ -129,11 +130,11 @@ fn hashes_are_the_ones_that_are_named() {
 fn addresses_are_the_published_ones() {
     // The first of Hardhat's and Anvil's published test accounts (EIP-55).
     let key = unhex("ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80");
-    let key = SigningKey::new(Algorithm::Secp256k1, &secret(&key)).expect("a key");
+    let key = OpenedSecret::new(Algorithm::Secp256k1, &secret(&key)).expect("a key");
     assert_eq!(key.addresses()["ethereum"], "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
     // An all-zero public key is Solana's system program; base58 of RFC 8032's TEST 1 key.
     let key = unhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60");
-    let key = SigningKey::new(Algorithm::Ed25519, &secret(&key)).expect("a key");
+    let key = OpenedSecret::new(Algorithm::Ed25519, &secret(&key)).expect("a key");
     assert_eq!(key.addresses()["solana"], "FVen3X669xLzsi6N2V91DoiyzHzg1uAgqiT8jZ9nS96Z");
 }
 
@@ -141,7 +142,41 @@ fn addresses_are_the_published_ones() {
 fn zero_and_out_of_range_scalars_are_no_keys() {
     let order = unhex("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141");
     for bytes in [[0; 32].as_slice(), &order, &[0xff; 32]] {
-        assert_eq!(SigningKey::new(Algorithm::Secp256k1, &secret(bytes)).err(), Some(NotAKey));
+        assert_eq!(OpenedSecret::new(Algorithm::Secp256k1, &secret(bytes)).err(), Some(NotAKey));
+    }
+}
+
+/// BIP-32's rule: an index that has no key is an error, and nobody takes the next one instead.
+#[test]
+fn a_child_scalar_is_the_sum_or_nothing() {
+    let scalar = |hex: &str| {
+        let bytes: [u8; 32] = unhex(hex).try_into().expect("32 bytes");
+        Secret::from(&bytes)
+    };
+    let sum = |a: &str, b: &str| add_to_scalar(&scalar(a), &scalar(b)).map(|sum| hex::encode(sum.expose()));
+    let (zero, one, two) = (&"00".repeat(32), &format!("{:064x}", 1), &format!("{:064x}", 2));
+    let order = "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141";
+    let last = "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364140";
+    assert_eq!(sum(one, one), Ok(two.clone()));
+    assert_eq!(sum(two, last), Ok(one.clone()), "modulo the order");
+    assert_eq!(sum(one, zero), Ok(one.clone()), "a zero tweak is valid");
+    for (name, parent, tweak) in [
+        ("tweak_is_the_order", one.as_str(), order),
+        ("tweak_beyond_the_order", one, &"ff".repeat(32)),
+        ("sum_is_zero", one, last),
+        ("sum_is_zero_too", last, one),
+        ("parent_is_no_key", zero, one),
+    ] {
+        assert_eq!(sum(parent, tweak), Err(NotAKey), "{name}");
+    }
+}
+
+#[test]
+fn a_plain_key_has_32_secret_bytes() {
+    for algorithm in [Algorithm::Secp256k1, Algorithm::Ed25519] {
+        for length in (0..=80).filter(|length| *length != 32) {
+            assert_eq!(OpenedSecret::new(algorithm, &secret(&vec![1; length])).err(), Some(NotAKey), "{length}");
+        }
     }
 }
 
@@ -168,15 +203,15 @@ fn a_policy_denies_what_it_does_not_list() {
     let (messages, digests) = (secp256k1(&[PayloadKind::Message]), secp256k1(&[PayloadKind::Digest]));
     let digest = || Payload::Digest(ByteArray([1; 32]));
     let hashed = || message(b"m", Some(HashFunction::Sha256));
-    assert!(authorize(&messages, None, hashed()).is_ok() && authorize(&digests, None, digest()).is_ok());
-    assert!(authorize(&messages, None, digest()).is_err());
-    assert!(authorize(&digests, None, hashed()).is_err());
+    let allowed = |key: &OpenedKey, payload| authorize(&reach(key, None).expect("no seed"), None, payload).is_ok();
+    assert!(allowed(&messages, hashed()) && allowed(&digests, digest()));
+    assert!(!allowed(&messages, digest()) && !allowed(&digests, hashed()));
 }
 
 #[test]
 fn every_flipped_bit_of_an_ecdsa_result_is_caught() {
     let key = permissive(Algorithm::Secp256k1, &secret(&[7; 32]));
-    let SigningKey::Secp256k1 { point, .. } = &key.signing_key else { panic!("secp256k1") };
+    let OpenedSecret::Key(SigningKey::Secp256k1 { point, .. }) = &key.secret else { panic!("secp256k1") };
     let digest = [3; 32];
     let signature = sign_with(&key, None, Payload::Digest(ByteArray(digest))).expect("signs");
     let recovery_id = RecoveryId::from_byte(signature.recovery_id.expect("ECDSA has one")).expect("0 or 1");

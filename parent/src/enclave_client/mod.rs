@@ -112,7 +112,7 @@ impl EnclaveClient {
         deadline: Instant,
     ) -> Result<Signature, CallError> {
         let lent = std::mem::take(payloads);
-        let mut frame = unnumbered(Request::Sign { record, scheme: Some(scheme), payloads: lent });
+        let mut frame = unnumbered(Request::Sign { record, scheme: Some(scheme), path: None, payloads: lent });
         let outcome = self.exchange(&mut frame, deadline).await;
         if let Request::Sign { payloads: back, .. } = frame.request {
             *payloads = back;

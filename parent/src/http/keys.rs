@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use strongroom_protocol::{Algorithm, ErrorCode, KeyId, Payload, Policy, Scheme};
+use strongroom_protocol::{Algorithm, Curve, ErrorCode, KeyId, Payload, Policy, Scheme};
 use tracing::{Span, info, warn};
 
 use super::api::{CreateKey, KeyPage, KeyView, SignReply, SignRequest};
@@ -187,14 +187,12 @@ fn admit(known: &KnownRecord, scheme: Option<Scheme>, payloads: &[Payload]) -> R
 }
 
 fn check_fit(algorithm: Algorithm, scheme: Scheme, payload: &Payload) -> Result<(), Problem> {
-    let wrong = match (algorithm, scheme, payload) {
-        (Algorithm::Secp256k1, Scheme::Ed25519, _) => "scheme: a secp256k1 key signs with ecdsa or bip340",
-        (Algorithm::Ed25519, Scheme::Ecdsa | Scheme::Bip340, _) => "scheme: an ed25519 key signs with ed25519",
-        (Algorithm::Ed25519, Scheme::Ed25519, Payload::Digest(_)) => {
-            "payload: an ed25519 key signs messages, not digests"
-        }
-        (Algorithm::Secp256k1, _, Payload::Message { hash: None, .. }) => "hash: required for a secp256k1 message",
-        (Algorithm::Ed25519, _, Payload::Message { hash: Some(_), .. }) => {
+    let wrong = match (algorithm.curve(), scheme, payload) {
+        (Curve::Secp256k1, Scheme::Ed25519, _) => "scheme: a secp256k1 key signs with ecdsa or bip340",
+        (Curve::Ed25519, Scheme::Ecdsa | Scheme::Bip340, _) => "scheme: an ed25519 key signs with ed25519",
+        (Curve::Ed25519, Scheme::Ed25519, Payload::Digest(_)) => "payload: an ed25519 key signs messages, not digests",
+        (Curve::Secp256k1, _, Payload::Message { hash: None, .. }) => "hash: required for a secp256k1 message",
+        (Curve::Ed25519, _, Payload::Message { hash: Some(_), .. }) => {
             "hash: must be absent for ed25519, which hashes by itself"
         }
         _ => return Ok(()),

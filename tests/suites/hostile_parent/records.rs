@@ -162,7 +162,7 @@ impl Widening {
 
 fn digest(record: &KeyRecord) -> Request {
     let payloads = vec![Payload::Digest(ByteArray([0x22; 32]))];
-    Request::Sign { record: present(record), scheme: None, payloads }
+    Request::Sign { record: present(record), scheme: None, path: None, payloads }
 }
 
 fn present(record: &KeyRecord) -> PresentedRecord {
@@ -273,7 +273,7 @@ async fn what_is_no_record_is_refused_like_a_changed_one() {
     ] {
         let record = PresentedRecord::try_from(bytes).expect("short");
         let payloads = vec![Payload::Digest(ByteArray([1; 32]))];
-        let reply = socket.ask(Request::Sign { record, scheme: None, payloads }).await.expect("a reply");
+        let reply = socket.ask(Request::Sign { record, scheme: None, path: None, payloads }).await.expect("a reply");
         assert_eq!(reply.err(), Some(ErrorCode::RecordRefused), "{name}");
     }
     it.signs("a").await;
@@ -281,5 +281,5 @@ async fn what_is_no_record_is_refused_like_a_changed_one() {
 
 fn message(record: &KeyRecord) -> Request {
     let payload = Payload::Message { message: vec![1].try_into().expect("short"), hash: None };
-    Request::Sign { record: present(record), scheme: None, payloads: vec![payload] }
+    Request::Sign { record: present(record), scheme: None, path: None, payloads: vec![payload] }
 }

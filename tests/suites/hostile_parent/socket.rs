@@ -97,7 +97,7 @@ fn what_needs_a_configuration() -> [Request; 5] {
             kms_key_arn: None,
         },
         Request::OpenRecord { record: record(), nonce: ByteString::default() },
-        Request::Sign { record: record(), scheme: None, payloads: vec![] },
+        Request::Sign { record: record(), scheme: None, path: None, payloads: vec![] },
         Request::Rewrap {
             record: record(),
             kms_key_arn: format!("arn:aws:kms:{REGION}:111122223333:key/1").parse().expect("an ARN"),
@@ -293,8 +293,10 @@ async fn credentials_that_are_nonsense() {
         assert!(matches!(set, Ok(Response::CredentialsSet)));
         let payload = Payload::Message { message: ByteString::default(), hash: None };
         let record = it.record("a").present().expect("encodes");
-        let signed =
-            socket.ask(Request::Sign { record, scheme: None, payloads: vec![payload] }).await.expect("a reply");
+        let signed = socket
+            .ask(Request::Sign { record, scheme: None, path: None, payloads: vec![payload] })
+            .await
+            .expect("a reply");
         assert_eq!(signed.err(), Some(code), "{id:?} {token:?}");
     }
     let good = Credentials {
