@@ -12,9 +12,9 @@ use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use strongroom_protocol::{KeyId, SecretString};
+use strongroom_protocol::{DerivationPath, KeyId, SecretString};
 
-use crate::http::{Evidence, KeyView};
+use crate::http::{DerivedKey, Evidence, KeyView};
 use crate::problem::Document;
 pub use access::{Access, AccessError};
 pub use shapes::{Change, NewKey, Page, SignPayload, Signed, ToSign};
@@ -160,6 +160,16 @@ impl Parent {
     /// [`AskError`].
     pub async fn sign(&self, key_id: &KeyId, to_sign: &ToSign) -> Result<Signed, AskError> {
         self.write(self.url(&["keys", key_id.as_str(), "sign"]), to_sign).await
+    }
+
+    /// The public key at a path below a seed.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn public_key(&self, key_id: &KeyId, path: &DerivationPath) -> Result<DerivedKey, AskError> {
+        let mut url = self.url(&["keys", key_id.as_str(), "public-key"]);
+        url.query_pairs_mut().append_pair("path", &path.to_string());
+        self.read(Method::GET, url).await
     }
 
     /// A document about a key, or about the enclave alone, made for this nonce (hex).

@@ -3,7 +3,7 @@
 
 use clap::Args;
 use serde_json::json;
-use strongroom_protocol::{Algorithm, KeyId, KmsKeyArn, PayloadKind, Policy};
+use strongroom_protocol::{Algorithm, DerivationPath, KeyId, KmsKeyArn, PayloadKind, Policy};
 
 use super::bulk::{self, Done, Line, Pace, Trouble, Work};
 use super::exit::{Failure, Outcome};
@@ -27,14 +27,15 @@ use crate::http::KeyView;
     verbatim_doc_comment,
     after_help = "Examples:\n  strongroom key create hot-1 --algorithm secp256k1\n  \
                         strongroom key create btc-1 --algorithm secp256k1 --payloads digest --hold-seconds 60\n  \
+                        strongroom key create seed-1 --algorithm bip32-secp256k1 --paths \"m/44'/60'/0'\" --hold-seconds 60\n  \
                         strongroom key create --count 5000 --prefix user- --algorithm ed25519"
 )]
 pub(super) struct Create {
     /// The new key's id: [A-Za-z0-9][A-Za-z0-9._-]{0,63}
     #[arg(required_unless_present = "count", conflicts_with_all = ["count", "prefix", "first"])]
     key_id: Option<KeyId>,
-    /// Curve and key type
-    #[arg(long, value_parser = words::<Algorithm>(&["secp256k1", "ed25519"]))]
+    /// Curve and key type; the last two are seeds, below which keys lie at paths
+    #[arg(long, value_parser = words::<Algorithm>(&["secp256k1", "ed25519", "bip32-secp256k1", "slip10-ed25519"]))]
     algorithm: Algorithm,
     /// What it may sign, separated by commas; `digest` is for secp256k1
     #[arg(
@@ -48,6 +49,9 @@ pub(super) struct Create {
     /// How long an opened key may stay in the enclave's memory; 0: never beyond one signature
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     hold_seconds: u32,
+    /// Where below a seed keys may be used, separated by commas: at these paths and at all that lead on from them
+    #[arg(long, value_name = "PATHS", value_delimiter = ',')]
+    paths: Vec<DerivationPath>,
     /// The KMS key that wraps it [default: the first of the enclave's configuration]
     #[arg(long, value_name = "ARN")]
     kms_key_arn: Option<KmsKeyArn>,
@@ -70,6 +74,8 @@ const MAX_NUMBER: i64 = 999_999;
 impl Create {
     pub(super) async fn run(self, parent: Parent, json: bool) -> Outcome {
         let policy = Policy::new(self.payloads.clone(), self.hold_seconds).map_err(Failure::usage)?;
+        let policy = policy.with_paths(self.paths.clone()).map_err(Failure::usage)?;
+        policy.check_fit(self.algorithm).map_err(Failure::usage)?;
         let Self { key_id, algorithm, kms_key_arn, count, prefix, first, pace, .. } = self;
         if let Some(key_id) = key_id {
             let key = parent.create(&NewKey { key_id, algorithm, kms_key_arn, policy }).await?;

@@ -11,7 +11,7 @@ use super::exit::{Exit, Failure, Outcome};
 use super::list::List;
 use super::output;
 use super::rewrap::Rewrap;
-use super::sign::{Attest, Sign};
+use super::sign::{Attest, PublicKeyAt, Sign};
 use super::verify::Verify;
 use crate::client::Parent;
 
@@ -19,7 +19,7 @@ use crate::client::Parent;
 ///
 /// Every command asks a parent over its REST API: the one on this machine, unless --url or STRONGROOM_URL
 /// names another. A parent with identities wants a token (STRONGROOM_TOKEN, --token-file) or a client
-/// certificate; what it permits is up to the identity: `read` for list, show, attest and verify, `sign` for
+/// certificate; what it permits is up to the identity: `read` for list, show, public-key, attest and verify, `sign` for
 /// sign, `manage` for everything that creates or changes keys. Commands over many keys read as well.
 ///
 /// Results go to standard output, as text or, with --json, as JSON; everything else goes to standard error.
@@ -50,6 +50,7 @@ enum KeyCommand {
     List(List),
     Show(Show),
     Sign(Sign),
+    PublicKey(PublicKeyAt),
     /// Let a disabled key sign again
     ///
     /// Nothing changes if the key is enabled already. A key that is to be deleted is first kept by
@@ -104,6 +105,7 @@ pub(super) fn run(KeyArguments { connection, json, command }: KeyArguments) -> O
             KeyCommand::List(list) => list.run(&parent, json).await,
             KeyCommand::Show(Show { key_id }) => show(&parent, &key_id, json).await,
             KeyCommand::Sign(sign) => sign.run(&parent, json).await,
+            KeyCommand::PublicKey(at) => at.run(&parent, json).await,
             KeyCommand::Enable(at) => change::enable(&parent, &at, json).await,
             KeyCommand::Disable(at) => change::disable(&parent, &at, json).await,
             KeyCommand::ScheduleDeletion(schedule) => schedule.run(&parent, json).await,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use strongroom_protocol::{HashFunction, KeyId, MAX_MESSAGE, Scheme};
+use strongroom_protocol::{DerivationPath, HashFunction, KeyId, MAX_MESSAGE, Scheme};
 
 use super::exit::{Exit, Failure, Outcome};
 use super::{hex_text, output, words};
@@ -35,6 +35,9 @@ pub(super) struct Sign {
     /// The signature scheme [default: ecdsa for secp256k1, ed25519 for ed25519]
     #[arg(long, value_parser = words::<Scheme>(&["ecdsa", "bip340", "ed25519"]))]
     scheme: Option<Scheme>,
+    /// The key below a seed that signs, such as m/44'/60'/0'/0/5: required for seed keys, refused for others
+    #[arg(long)]
+    path: Option<DerivationPath>,
 }
 
 #[derive(Debug, Args)]
@@ -49,6 +52,36 @@ struct PayloadArguments {
     /// 32 bytes that you hashed, in hex
     #[arg(long, value_name = "HEX", value_parser = hex_text)]
     digest: Option<String>,
+}
+
+/// Derive the public key at a path below a seed
+///
+/// The enclave derives it, and its addresses, if the seed's policy allows the path. What is printed is the
+/// parent's word: before anything is sent to an address, let the key at that path sign something, and verify
+/// the signature with the public key.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Example:\n  strongroom key public-key seed-1 --path \"m/44'/60'/0'/0/5\""
+)]
+pub(super) struct PublicKeyAt {
+    /// The seed
+    key_id: KeyId,
+    /// Where the key lies, such as m/44'/60'/0'/0/5
+    #[arg(long)]
+    path: DerivationPath,
+}
+
+impl PublicKeyAt {
+    pub(super) async fn run(self, parent: &Parent, json: bool) -> Outcome {
+        let derived = parent.public_key(&self.key_id, &self.path).await?;
+        output::print(json, &derived, |derived| {
+            let addresses = derived.addresses.iter().map(|(chain, address)| format!("{chain} {address}"));
+            let addresses: Vec<_> = addresses.map(|address| ("address", printable(&address))).collect();
+            let path = ("path", derived.path.to_string());
+            output::rows([path, ("public key", printable(&derived.public_key))].into_iter().chain(addresses))
+        })
+    }
 }
 
 /// Fetch an attestation document
@@ -72,20 +105,21 @@ pub(super) struct Attest {
 
 impl Sign {
     pub(super) async fn run(self, parent: &Parent, json: bool) -> Outcome {
-        let Self { key_id, payload, hash, scheme } = self;
+        let Self { key_id, payload, hash, scheme, path } = self;
         let payload = match (payload.message, payload.message_file, payload.digest) {
             (Some(message), ..) => SignPayload::Message { message, hash },
             (_, Some(path), _) => SignPayload::Message { message: read_message(&path)?, hash },
             (.., Some(digest)) => SignPayload::Digest { digest },
             (None, None, None) => return Err(Failure::usage("nothing to sign")),
         };
-        let signed = parent.sign(&key_id, &ToSign { payload, scheme }).await?;
+        let signed = parent.sign(&key_id, &ToSign { payload, scheme, path }).await?;
         output::print(json, &signed, |signed| {
             let recovery_id = signed.recovery_id.map(|id| ("recovery id", id.to_string()));
             let rows = [("signature", printable(&signed.signature))]
                 .into_iter()
                 .chain(recovery_id)
-                .chain([("public key", printable(&signed.public_key)), ("request", printable(&signed.request_id))]);
+                .chain(signed.public_key.as_ref().map(|public_key| ("public key", printable(public_key))))
+                .chain([("request", printable(&signed.request_id))]);
             output::rows(rows)
         })
     }

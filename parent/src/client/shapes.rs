@@ -2,7 +2,7 @@
 //! say more.
 
 use serde::{Deserialize, Serialize};
-use strongroom_protocol::{Algorithm, HashFunction, KeyId, KmsKeyArn, Policy, Scheme};
+use strongroom_protocol::{Algorithm, DerivationPath, HashFunction, KeyId, KmsKeyArn, Policy, Scheme};
 
 use crate::http::KeyView;
 
@@ -51,6 +51,9 @@ pub struct ToSign {
     /// Absent: the algorithm's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheme: Option<Scheme>,
+    /// The key below a seed that signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<DerivationPath>,
 }
 
 /// A payload; its bytes in hex.
@@ -80,8 +83,9 @@ pub struct Signed {
     /// 0 or 1; ECDSA only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_id: Option<u8>,
-    /// The key that signed, hex.
-    pub public_key: String,
+    /// The key that signed, hex; absent below a seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
     /// As in the parent's log.
     pub request_id: String,
 }

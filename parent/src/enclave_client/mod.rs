@@ -5,12 +5,13 @@
 mod connection;
 mod supervisor;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use strongroom_protocol::document::MAX_DOCUMENT;
 use strongroom_protocol::{
-    Address, Algorithm, ByteString, ErrorCode, Generated, KeyId, KeyRecord, KmsKeyArn, Nonce, Payload, Policy,
-    PresentedRecord, Request, RequestFrame, Response, Scheme, Signature,
+    Address, Algorithm, ByteString, DerivationPath, ErrorCode, Generated, KeyId, KeyRecord, KmsKeyArn, Nonce, Payload,
+    Policy, PresentedRecord, PublicKey, Request, RequestFrame, Response, Scheme, Signature,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -108,11 +109,12 @@ impl EnclaveClient {
         &self,
         record: PresentedRecord,
         scheme: Scheme,
+        path: Option<DerivationPath>,
         payloads: &mut Vec<Payload>,
         deadline: Instant,
     ) -> Result<Signature, CallError> {
         let lent = std::mem::take(payloads);
-        let mut frame = unnumbered(Request::Sign { record, scheme: Some(scheme), path: None, payloads: lent });
+        let mut frame = unnumbered(Request::Sign { record, scheme: Some(scheme), path, payloads: lent });
         let outcome = self.exchange(&mut frame, deadline).await;
         if let Request::Sign { payloads: back, .. } = frame.request {
             *payloads = back;
@@ -139,6 +141,22 @@ impl EnclaveClient {
     ) -> Result<KeyRecord, CallError> {
         match self.call(Request::Rewrap { record, kms_key_arn }, deadline).await? {
             Response::Rewrapped(record) => Ok(*record),
+            _ => Err(CallError::Unexpected),
+        }
+    }
+
+    /// The public key at a path below a seed, and its addresses by chain.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn derive_public_key(
+        &self,
+        record: PresentedRecord,
+        path: DerivationPath,
+        deadline: Instant,
+    ) -> Result<(PublicKey, BTreeMap<String, String>), CallError> {
+        match self.call(Request::DerivePublicKey { record, path }, deadline).await? {
+            Response::PublicKey { public_key, addresses } => Ok((public_key, addresses)),
             _ => Err(CallError::Unexpected),
         }
     }

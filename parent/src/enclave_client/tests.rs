@@ -49,7 +49,7 @@ impl Bench {
     async fn sign(&self, patience: Duration) -> Result<Signature, CallError> {
         let record = ByteString::try_from(vec![1]).expect("short");
         let mut payloads = vec![Payload::Digest(ByteArray([2; 32]))];
-        let outcome = self.client.sign(record, Scheme::Ecdsa, &mut payloads, Instant::now() + patience).await;
+        let outcome = self.client.sign(record, Scheme::Ecdsa, None, &mut payloads, Instant::now() + patience).await;
         assert_eq!(payloads, [Payload::Digest(ByteArray([2; 32]))], "the payload was lent");
         outcome
     }
@@ -298,7 +298,7 @@ async fn callers_without_number_leave_room_for_the_supervisor() {
     let calls = (0..5000).map(|_| bench.client.clone()).map(|client| async move {
         let record = ByteString::try_from(vec![1]).expect("short");
         let mut payloads = vec![Payload::Digest(ByteArray([2; 32]))];
-        client.sign(record, Scheme::Ecdsa, &mut payloads, Instant::now() + Duration::from_secs(1)).await
+        client.sign(record, Scheme::Ecdsa, None, &mut payloads, Instant::now() + Duration::from_secs(1)).await
     });
     let outcomes = calls.collect::<tokio::task::JoinSet<_>>().join_all().await;
     assert!(outcomes.contains(&Err(CallError::Busy)) && outcomes.contains(&Err(CallError::Deadline)));

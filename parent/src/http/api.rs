@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use strongroom_protocol::document::AttestationDocument;
 use strongroom_protocol::{
-    Algorithm, ByteArray, ByteString, HashFunction, KeyId, KmsKeyArn, MAX_MESSAGE, Origin, Payload, PayloadKind,
-    Policy, PolicyError, Scheme, Signature,
+    Algorithm, ByteArray, ByteString, DerivationPath, HashFunction, KeyId, KeyRecord, KmsKeyArn, MAX_MESSAGE, Origin,
+    Payload, PayloadKind, Policy, PolicyError, Scheme, Signature,
 };
 use utoipa::ToSchema;
 
@@ -44,13 +44,19 @@ struct WrittenPolicy {
     payloads: Vec<Word<PayloadKind>>,
     #[serde(default)]
     hold_seconds: u32,
+    #[serde(default)]
+    paths: Vec<DerivationPath>,
+    #[serde(default)]
+    exportable: bool,
 }
 
 impl TryFrom<WrittenPolicy> for NewPolicy {
     type Error = PolicyError;
 
     fn try_from(written: WrittenPolicy) -> Result<Self, PolicyError> {
-        Policy::new(written.payloads.into_iter().map(|Word(kind)| kind).collect(), written.hold_seconds).map(Self)
+        let payloads = written.payloads.into_iter().map(|Word(kind)| kind).collect();
+        let policy = Policy::new(payloads, written.hold_seconds)?.with_paths(written.paths)?;
+        Ok(Self(policy.with_exportable(written.exportable)))
     }
 }
 
@@ -96,6 +102,9 @@ pub(super) struct SignRequest {
     pub(super) payload: Object<SignPayload>,
     #[schema(value_type = Option<schema::Scheme>)]
     pub(super) scheme: Option<Word<Scheme>>,
+    /// The key below a seed that signs: required for seed keys, refused for others.
+    #[schema(value_type = Option<String>, example = "m/44'/60'/0'/0/5")]
+    pub(super) path: Option<DerivationPath>,
 }
 
 /// What is signed.
@@ -138,21 +147,34 @@ pub(super) struct SignReply {
     /// 0 or 1; ECDSA only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) recovery_id: Option<u8>,
-    /// The key that signed, hex.
-    pub(super) public_key: String,
+    /// The key that signed, hex. Absent below a seed: `GET …/public-key?path=` tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) public_key: Option<String>,
     /// As in `x-request-id`.
     pub(super) request_id: String,
 }
 
 impl SignReply {
-    pub(super) fn new(signature: &Signature, public_key: &[u8], request_id: &str) -> Self {
+    pub(super) fn new(signature: &Signature, record: &KeyRecord, request_id: &str) -> Self {
         Self {
             signature: to_hex(&*signature.bytes),
             recovery_id: signature.recovery_id,
-            public_key: to_hex(public_key),
+            public_key: (!record.algorithm.is_seed()).then(|| to_hex(&record.public_key)),
             request_id: request_id.to_owned(),
         }
     }
+}
+
+/// The public key at a path below a seed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DerivedKey {
+    /// Where it lies.
+    #[schema(value_type = String)]
+    pub path: DerivationPath,
+    /// Compressed SEC 1 (33 bytes) or RFC 8032 (32 bytes), hex.
+    pub public_key: String,
+    /// By chain.
+    pub addresses: BTreeMap<String, String>,
 }
 
 /// A key, as callers see it.
@@ -164,7 +186,7 @@ pub struct KeyView {
     /// Curve and key type.
     #[schema(value_type = schema::Algorithm)]
     pub algorithm: Algorithm,
-    /// Its identity: compressed SEC 1 (33 bytes) or RFC 8032 (32 bytes), hex.
+    /// Its identity: compressed SEC 1 (33 bytes) or RFC 8032 (32 bytes), hex. A seed's is its master key's.
     pub public_key: String,
     /// Where it came from.
     #[schema(value_type = schema::Origin)]

@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
-use strongroom_protocol::{KeyId, MAX_NONCE, Nonce};
+use strongroom_protocol::{DerivationPath, InvalidPath, KeyId, MAX_NONCE, Nonce};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use tracing::Span;
@@ -169,6 +169,27 @@ impl FromRequestParts<App> for PageQuery {
             return Err(Problem::invalid("limit: must be 1 to 1000"));
         }
         Ok(Self { limit, cursor })
+    }
+}
+
+/// `?path=`.
+pub(super) struct PathQuery(pub(super) DerivationPath);
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PathParams {
+    /// The path below the seed (BIP-32), `'` or `h` behind hardened indices.
+    #[param(example = "m/44'/60'/0'/0/5")]
+    path: String,
+}
+
+impl FromRequestParts<App> for PathQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        let PathParams { path } = query(parts)?;
+        path.parse().map(Self).map_err(|wrong: InvalidPath| Problem::invalid(wrong.to_string()))
     }
 }
 

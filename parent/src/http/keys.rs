@@ -9,12 +9,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use strongroom_protocol::{Algorithm, Curve, ErrorCode, KeyId, Payload, Policy, Scheme};
+use strongroom_protocol::{Algorithm, Curve, DerivationPath, ErrorCode, KeyId, KeyRecord, Payload, Policy, Scheme};
 use tracing::{Span, info, warn};
 
-use super::api::{CreateKey, KeyPage, KeyView, SignReply, SignRequest};
-use super::extract::{KeyPath, PageParams, PageQuery, UnreadBody};
-use super::openapi::{CreateProblems, ListProblems, ShowProblems, SignProblems};
+use super::api::{CreateKey, DerivedKey, KeyPage, KeyView, SignReply, SignRequest, to_hex};
+use super::extract::{KeyPath, PageParams, PageQuery, PathParams, PathQuery, UnreadBody};
+use super::openapi::{CreateProblems, DeriveProblems, ListProblems, ShowProblems, SignProblems};
 use super::strict::{Object, Word};
 use super::{App, Context};
 use crate::auth::{Caller, Operation};
@@ -44,6 +44,7 @@ pub(super) async fn create(
         return Err(Kind::KeyExists.into());
     }
     let policy = policy.map(|Object(policy)| policy.0).unwrap_or_default();
+    policy.check_fit(algorithm.0).map_err(|wrong| Problem::invalid(wrong.to_string()))?;
     let generated = app.enclave.generate_key(key_id, algorithm.0, policy, kms_key_arn, context.deadline).await?;
     let known = app.records.create(generated, context.deadline).await.inspect_err(|error| match error {
         StoreError::Exists => info!("the key was created by another request meanwhile; this one is dropped unused"),
@@ -108,16 +109,48 @@ pub(super) async fn sign(
     body: UnreadBody,
 ) -> Result<Json<SignReply>, Problem> {
     caller.authorize_key(Operation::Sign, &key_id)?;
-    let (SignRequest { payload, scheme }, _room) = body.json(&context).await?;
+    let (SignRequest { payload, scheme, path }, _room) = body.json(&context).await?;
     let mut payloads = vec![Payload::from(payload.0)];
     let mut found = app.records.find(&key_id).await?;
     loop {
-        let scheme = admit(&found.record, scheme.map(|Word(scheme)| scheme), &payloads)?;
+        let scheme = admit(&found.record, scheme.map(|Word(scheme)| scheme), path.as_ref(), &payloads)?;
         let presented = found.record.presented.clone();
-        let outcome = app.enclave.sign(presented, scheme, &mut payloads, context.deadline).await;
+        let outcome = app.enclave.sign(presented, scheme, path.clone(), &mut payloads, context.deadline).await;
         match settle(&app, found, outcome).await? {
             ControlFlow::Break((signature, record)) => {
-                return Ok(Json(SignReply::new(&signature, &record.stored.record.public_key, &context.id)));
+                return Ok(Json(SignReply::new(&signature, &record.stored.record, &context.id)));
+            }
+            ControlFlow::Continue(fresh) => found = fresh,
+        }
+    }
+}
+
+/// Derives the public key at a path below a seed, in the enclave. Needs `read`.
+///
+/// This is the parent's word: before anything is sent to one of the addresses, let the key at the path sign
+/// something, and verify that with the public key.
+#[utoipa::path(
+    get, path = "/v1/keys/{key_id}/public-key", tag = "keys", operation_id = "derivePublicKey",
+    security(("bearer" = []), ("client_certificate" = [])),
+    params(("key_id" = String, Path, description = "The seed's name"), PathParams),
+    responses((status = 200, description = "The public key", body = DerivedKey), DeriveProblems)
+)]
+pub(super) async fn public_key(
+    State(app): State<App>,
+    context: Context,
+    caller: Caller,
+    KeyPath(key_id): KeyPath,
+    PathQuery(path): PathQuery,
+) -> Result<Json<DerivedKey>, Problem> {
+    caller.authorize_key(Operation::Read, &key_id)?;
+    let mut found = app.records.find(&key_id).await?;
+    loop {
+        check_path(&found.record.stored.record, Some(&path))?;
+        let presented = found.record.presented.clone();
+        let outcome = app.enclave.derive_public_key(presented, path.clone(), context.deadline).await;
+        match settle(&app, found, outcome).await? {
+            ControlFlow::Break(((public_key, addresses), _)) => {
+                return Ok(Json(DerivedKey { path, public_key: to_hex(&public_key), addresses }));
             }
             ControlFlow::Continue(fresh) => found = fresh,
         }
@@ -171,19 +204,39 @@ const fn may_be_outdated(error: CallError) -> bool {
 }
 
 /// Refuses what the enclave would refuse anyway, before it costs a KMS call.
-fn admit(known: &KnownRecord, scheme: Option<Scheme>, payloads: &[Payload]) -> Result<Scheme, Problem> {
+fn admit(
+    known: &KnownRecord,
+    scheme: Option<Scheme>,
+    path: Option<&DerivationPath>,
+    payloads: &[Payload],
+) -> Result<Scheme, Problem> {
     match known.stored.state {
         KeyState::Enabled => {}
         KeyState::Disabled => return Err(Kind::KeyDisabled.into()),
         KeyState::PendingDeletion { .. } => return Err(Kind::KeyPendingDeletion.into()),
     }
     let record = &known.stored.record;
+    check_path(record, path)?;
     let scheme = scheme.unwrap_or(record.algorithm.default_scheme());
     for payload in payloads {
         check_fit(record.algorithm, scheme, payload)?;
         check_policy(&record.policy, payload)?;
     }
     Ok(scheme)
+}
+
+/// Whether the record is one of a key, and the path one of a seed that its policy allows.
+fn check_path(record: &KeyRecord, path: Option<&DerivationPath>) -> Result<(), Problem> {
+    match (record.algorithm.is_seed(), path) {
+        (false, None) => Ok(()),
+        (false, Some(_)) => Err(Problem::new(Kind::PathInvalid, "path: this key is no seed")),
+        (true, None) => Err(Kind::PathRequired.into()),
+        (true, Some(path)) if !record.policy.allows_path(path) => Err(Kind::PathDenied.into()),
+        (true, Some(path)) if record.algorithm.curve() == Curve::Ed25519 && !path.is_hardened() => {
+            Err(Problem::new(Kind::PathInvalid, "path: SLIP-10 derives ed25519 keys by hardened steps only"))
+        }
+        (true, Some(_)) => Ok(()),
+    }
 }
 
 fn check_fit(algorithm: Algorithm, scheme: Scheme, payload: &Payload) -> Result<(), Problem> {

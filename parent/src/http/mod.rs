@@ -33,7 +33,7 @@ use crate::enclave_client::EnclaveClient;
 use crate::problem::{Kind, Problem};
 use crate::records::Records;
 pub(crate) use api::from_hex;
-pub use api::{Evidence, KeyView};
+pub use api::{DerivedKey, Evidence, KeyView};
 pub use extract::BodyRoom;
 pub use server::{Entrance, serve};
 
@@ -111,6 +111,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(changes::cancel_deletion))
         .routes(routes!(changes::rewrap))
         .routes(routes!(keys::sign))
+        .routes(routes!(keys::public_key))
         .routes(routes!(evidence::of_key))
         .routes(routes!(evidence::of_enclave))
         .routes(routes!(probes::healthz))

@@ -67,6 +67,8 @@ const BODY: &[Kind] =
 
 const STORE: &[Kind] = &[Kind::StoreUnavailable, Kind::RecordDamaged];
 
+const PATH: &[Kind] = &[Kind::PathRequired, Kind::PathDenied, Kind::PathInvalid];
+
 const CHANGE: &[Kind] = &[Kind::KeyNotFound, Kind::GenerationLost];
 
 const ENCLAVE: &[Kind] = &[
@@ -114,7 +116,9 @@ problems_of_calls! {
     /// Of `GET /v1/keys/{key_id}`.
     ShowProblems = ANY, STORE, &[Kind::KeyNotFound];
     /// Of `POST /v1/keys/{key_id}/sign`.
-    SignProblems = ANY, BODY, STORE, ENCLAVE, KMS, &[Kind::KeyNotFound, Kind::KeyDisabled, Kind::KeyPendingDeletion, Kind::PolicyDenied];
+    SignProblems = ANY, BODY, STORE, ENCLAVE, KMS, PATH, &[Kind::KeyNotFound, Kind::KeyDisabled, Kind::KeyPendingDeletion, Kind::PolicyDenied];
+    /// Of `GET /v1/keys/{key_id}/public-key`.
+    DeriveProblems = ANY, STORE, ENCLAVE, KMS, PATH, &[Kind::KeyNotFound];
     /// Of changes of a key's state, and of its deletion.
     ChangeProblems = ANY, BODY, STORE, CHANGE, &[Kind::KeyStateConflict];
     /// Of `POST /v1/keys/{key_id}/rewrap`.

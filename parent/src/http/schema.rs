@@ -11,6 +11,12 @@ use utoipa::ToSchema;
 pub(super) enum Algorithm {
     Secp256k1,
     Ed25519,
+    /// A seed of secp256k1 keys (BIP-32).
+    #[schema(rename = "bip32-secp256k1")]
+    Bip32Secp256k1,
+    /// A seed of ed25519 keys (SLIP-10): hardened paths only.
+    #[schema(rename = "slip10-ed25519")]
+    Slip10Ed25519,
 }
 
 /// How a signature is made. Default: `ecdsa` for secp256k1, `ed25519` for ed25519.
@@ -52,6 +58,12 @@ pub(super) struct Policy {
     /// How long the enclave may keep the opened key, in seconds.
     #[schema(required = false, default = 0)]
     hold_seconds: u32,
+    /// For seed keys, which need at least one: the paths at which, and below which, keys may be used.
+    #[schema(required = false, max_items = 32, example = json!(["m/44'/60'/0'"]))]
+    paths: Vec<String>,
+    /// Whether the key may leave the enclave, sealed to a recipient of the measured configuration.
+    #[schema(required = false, default = false)]
+    exportable: bool,
 }
 
 /// A kind of payload.

@@ -63,6 +63,7 @@ async fn every_documented_call_answers_in_the_documented_form() {
         replies.push(judged("post", "/v1/keys/{key_id}/sign", &reply));
     }
     replies.extend(changes(&scene, &api).await);
+    replies.extend(seeds(&api).await);
     assert_eq!(complaints(&document, &replies).await, "");
 
     for (path, item) in document["paths"].as_object().expect("paths") {
@@ -71,6 +72,21 @@ async fn every_documented_call_answers_in_the_documented_form() {
             assert!(called, "no call here was {method} {path}");
         }
     }
+}
+
+/// A seed, and keys below it.
+async fn seeds(api: &Api) -> Vec<Value> {
+    let policy = json!({ "payloads": ["message"], "paths": ["m/44'"] });
+    let create = json!({ "key_id": "contract-6", "algorithm": "slip10-ed25519", "policy": policy });
+    let mut replies = vec![judged("post", "/v1/keys", &api.post("/v1/keys", create).await.expect("a reply"))];
+    for path in ["m/44h/501h", "m/45h", "m/44h/0", "44h"] {
+        let url = format!("/v1/keys/contract-6/public-key?path={path}");
+        replies.push(judged("get", "/v1/keys/{key_id}/public-key", &api.get(&url).await.expect("a reply")));
+        let body = json!({ "payload": { "type": "message", "message": "00" }, "path": path });
+        let reply = api.sign("contract-6", body).await.expect("a reply");
+        replies.push(judged("post", "/v1/keys/{key_id}/sign", &reply));
+    }
+    replies
 }
 
 /// Every change of a key that there is, and some that are refused.
