@@ -16,6 +16,7 @@ use crate::addresses;
 use crate::attestation::{AttestationError, ExpectedPcrs, ExpectedPcrsError, TrustAnchor, VerifiedDocument, verify};
 use crate::client::{AskError, Parent};
 use crate::http::{Evidence, KeyView};
+use crate::key_state::StateName;
 
 /// What is to be verified, and against what.
 #[derive(Debug)]
@@ -228,6 +229,10 @@ impl fmt::Display for Report {
         writeln!(f, "  policy      {}", policy.canonical_json())?;
         for (chain, address) in addresses {
             writeln!(f, "  address     {chain} {address}")?;
+        }
+        if self.key.state != StateName::Enabled {
+            let word = if self.key.state == StateName::Disabled { "disabled" } else { "to be deleted" };
+            writeln!(f, "  state       {word}, says the parent: it signs nothing now")?;
         }
         writeln!(f)?;
         writeln!(f, "  The enclave {} holds this key under this policy;", self.module_id.escape_debug())?;

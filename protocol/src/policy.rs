@@ -45,6 +45,9 @@ pub enum PolicyError {
     /// A path stands twice.
     #[error("policy: a path is named twice")]
     RepeatedPath,
+    /// ed25519 signs messages only: a key that may sign nothing but digests could never sign.
+    #[error("policy: payloads must name \"message\" for ed25519, which signs no digests")]
+    NothingToSign,
     /// A seed whose keys nobody could reach.
     #[error("policy: paths must name at least one prefix for a seed key")]
     PathsMissing,
@@ -98,8 +101,12 @@ impl Policy {
     /// Whether a key of this algorithm can have this policy.
     ///
     /// # Errors
-    /// Whoever made the policy: a seed without paths, paths without a seed, or paths that SLIP-10 cannot go.
+    /// Whoever made the policy: no payload that the algorithm signs, a seed without paths, paths without a
+    /// seed, or paths that SLIP-10 cannot go.
     pub fn check_fit(&self, algorithm: Algorithm) -> Result<(), PolicyError> {
+        if algorithm.curve() == Curve::Ed25519 && !self.allows(PayloadKind::Message) {
+            return Err(PolicyError::NothingToSign);
+        }
         match (algorithm.is_seed(), self.paths.is_empty()) {
             (true, true) => Err(PolicyError::PathsMissing),
             (false, false) => Err(PolicyError::PathsSuperfluous),
@@ -234,6 +241,15 @@ mod tests {
         ] {
             assert_eq!(paths(texts).check_fit(algorithm), fit, "{name}");
         }
+    }
+
+    #[test]
+    fn a_key_that_could_never_sign_is_no_key() {
+        let digests = Policy::new(vec![PayloadKind::Digest], 0).expect("valid");
+        assert_eq!(digests.check_fit(Algorithm::Ed25519), Err(PolicyError::NothingToSign));
+        assert_eq!(digests.check_fit(Algorithm::Secp256k1), Ok(()));
+        let both = Policy::new(vec![PayloadKind::Digest, PayloadKind::Message], 0).expect("valid");
+        assert_eq!(both.check_fit(Algorithm::Ed25519), Ok(()));
     }
 
     #[test]

@@ -89,6 +89,8 @@ impl Connection {
             (Some(_), Some(_)) => Err(Failure::usage("--token or --token-file, not both")),
             (Some(token), None) => Ok(Some(SecretString::new(token.expose().to_owned()))),
             (None, Some(path)) => read_token(path).map(Some),
+            // A certificate that is named here is meant, and not what the environment has for other parents.
+            (None, None) if self.client_certificate.is_some() => Ok(None),
             // An empty variable is how shells spell none.
             (None, None) => match std::env::var(TOKEN_VARIABLE) {
                 Ok(token) if !token.is_empty() => Ok(Some(SecretString::new(token))),

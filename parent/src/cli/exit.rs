@@ -22,7 +22,10 @@ const TABLE: [(Exit, &str); 7] = [
     (Exit::Usage, "wrong usage: nothing was asked"),
     (Exit::Unavailable, "not available, try again: unreachable, 503, too late"),
     (Exit::NoSuchKey, "no such key"),
-    (Exit::Conflict, "conflict: the key exists, its generation is another one, its state does not allow it"),
+    (
+        Exit::Conflict,
+        "conflict: the key exists, its generation is another one, its state (disabled, …) does not allow it",
+    ),
     (Exit::NotPermitted, "not permitted: no valid token or certificate, or not for this (401, 403)"),
 ];
 
@@ -50,6 +53,7 @@ impl Exit {
             AskError::Unreachable(_) => Self::Unavailable,
             AskError::Malformed(_) => Self::Failed,
             AskError::Problem(Problem { status, slug, .. }) => match (*status, slug.as_str()) {
+                (403, "key-disabled" | "key-pending-deletion") => Self::Conflict,
                 (401 | 403, _) => Self::NotPermitted,
                 // There are other things than keys that may not be found.
                 (404, "key-not-found") => Self::NoSuchKey,
@@ -124,6 +128,7 @@ mod tests {
     fn every_status_of_the_parent_has_its_row() {
         for kind in crate::problem::Kind::ALL {
             let expected = match kind.status().as_u16() {
+                403 if kind.slug().starts_with("key-") => Exit::Conflict,
                 401 | 403 => Exit::NotPermitted,
                 409 => Exit::Conflict,
                 404 if kind.slug() == "key-not-found" => Exit::NoSuchKey,

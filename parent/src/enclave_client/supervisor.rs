@@ -10,7 +10,7 @@ use strongroom_protocol::{
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::connection::{Connection, Failure, Sender};
 use crate::credentials::CredentialFeed;
@@ -59,6 +59,9 @@ const PING_DEADLINE: Duration = Duration::from_secs(5);
 /// When credentials are pushed again that the enclave did not take.
 const PUSH_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often it is said again that the enclave does not answer.
+const REMINDER: Duration = Duration::from_secs(60);
+
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -76,12 +79,14 @@ impl Supervisor {
     pub(super) async fn run(self) {
         info!(address = %self.address, "connecting to the enclave");
         let mut pause = FIRST_PAUSE;
+        let mut told: Option<Instant> = None;
         loop {
             // Subscribed before the enclave gets what there is, so that nothing published later is missed.
             let news = self.credentials.changes();
             match self.connect().await {
                 Ok((connection, health)) => {
                     pause = FIRST_PAUSE;
+                    told = None;
                     let owed = self.owes_credentials(&health);
                     self.announce(Status::Ready { connection: connection.clone(), health });
                     self.watch_over(&connection, news, owed).await;
@@ -90,6 +95,13 @@ impl Supervisor {
                 }
                 Err(status) => {
                     self.announce(status);
+                    // Also if it was never there: a wrong address looks like this.
+                    if matches!(*self.status.borrow(), Status::Away { .. })
+                        && told.is_none_or(|at| at.elapsed() > REMINDER)
+                    {
+                        told = Some(Instant::now());
+                        warn!(address = %self.address, "the enclave does not answer; it is tried again and again");
+                    }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
@@ -99,7 +111,10 @@ impl Supervisor {
 
     /// One attempt, from dialling to a configured connection.
     async fn connect(&self) -> Result<(Connection, Health), Status> {
-        let stream = dial(&self.address).await.map_err(|_| self.away())?;
+        let stream = dial(&self.address).await.map_err(|error| {
+            debug!(%error, "the enclave cannot be reached");
+            self.away()
+        })?;
         let connection = Connection::open(stream);
         let health = self.prepare(&connection).await.inspect_err(|_| connection.close())?;
         Ok((connection, health))

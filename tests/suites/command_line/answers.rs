@@ -42,6 +42,7 @@ async fn every_problem_of_the_parent_has_its_exit_code() {
         let (status, slug) = (kind.status().as_u16(), kind.slug());
         let parent = Always::answering(move || problem(status, slug, "so it is")).await;
         let expected = match (status, slug) {
+            (403, "key-disabled" | "key-pending-deletion") => 5,
             (401 | 403, _) => 6,
             (404, "key-not-found") => 4,
             (409, _) => 5,
