@@ -11,7 +11,6 @@
 mod attestation;
 mod canary;
 mod command_line;
-mod derive;
 mod frames;
 mod hostile_parent;
 mod independent;
@@ -24,6 +23,7 @@ mod mock_nsm;
 mod rest;
 mod rewrap;
 mod scene;
+mod seeds;
 mod shared;
 mod stores;
 mod tls;
