@@ -10,6 +10,7 @@
 
 mod attestation;
 mod canary;
+mod derive;
 mod frames;
 mod hostile_parent;
 mod independent;
