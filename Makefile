@@ -14,12 +14,13 @@ LISTEN ?= 127.0.0.1:8080
 DEV_DIR ?= target/dev
 export LISTEN DEV_DIR
 
-.PHONY: help build demo dev test lint clean
+.PHONY: help build demo dev test bench lint clean
 
 help:
 	@echo 'make demo    the main job from end to end, on embedded defaults'
 	@echo 'make dev     the same stack in the foreground (LISTEN=$(LISTEN) DEV_DIR=$(DEV_DIR))'
 	@echo 'make test    all tests, with what they need'
+	@echo 'make bench   the benchmarks: some minutes, a table, and target/bench/report.md'
 	@echo 'make lint    formatting, clippy, licences and sources of dependencies'
 	@echo 'make build   all binaries, in $(BIN)'
 
@@ -36,6 +37,10 @@ dev: build
 test: build $(PYTHON)/installed
 	mkdir -p target/tmp
 	TMPDIR=$(CURDIR)/target/tmp cargo test --release --locked --workspace
+
+# Measures the built binaries, with moto's server for DynamoDB.
+bench: build $(PYTHON)/installed
+	@exec $(BIN)/bench
 
 lint: $(TOOLS)/bin/cargo-deny
 	cargo fmt --check

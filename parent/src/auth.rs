@@ -1,6 +1,7 @@
-//! Who calls, and what they may do: bearer tokens, operations and key-id patterns. Whether a key exists
-//! plays no part here, so a caller learns nothing about keys outside its patterns. What a key may
-//! sign is its bound policy, which the enclave decides.
+//! Who calls, and what they may do: bearer tokens, client certificates, operations and key-id patterns.
+//! Whether a key exists plays no part here, so a caller learns nothing about keys outside its patterns.
+//! What a key may sign is its bound policy, which the enclave decides; whether a client certificate is
+//! valid is decided in the handshake, before.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,8 +11,10 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use strongroom_protocol::KeyId;
 use subtle::ConstantTimeEq as _;
+use time::OffsetDateTime;
 
 use crate::problem::{Kind, Problem};
+use crate::tls::{ClientCertificate, DnsName};
 
 /// Something that an identity may or may not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -21,24 +24,44 @@ pub enum Operation {
     Read,
     /// Sign.
     Sign,
-    /// Create keys.
+    /// Create, change, re-wrap and delete keys.
     Manage,
 }
 
-/// One `[[identities]]` table: a caller that presents the token with this hash.
+/// One `[[identities]]` table: a caller, and how it is recognised.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "IdentityTable")]
 pub struct Identity {
     /// The name in the log.
     pub name: String,
-    /// SHA-256 of the token. The token itself is stored nowhere.
-    pub token_sha256: TokenHash,
+    /// What the caller has to show.
+    pub proof: Proof,
     /// What the identity may do. Nothing, unless named.
-    #[serde(default)]
     pub operations: HashSet<Operation>,
     /// The keys that it may do it with. None, unless named.
-    #[serde(default)]
     pub keys: Vec<KeyPattern>,
+}
+
+/// How an identity is recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// By the token with this hash. The token itself is stored nowhere.
+    Token(TokenHash),
+    /// By a client certificate whose first DNS name is this.
+    Certificate(DnsName),
+}
+
+/// An [`Identity`] as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentityTable {
+    name: String,
+    token_sha256: Option<TokenHash>,
+    client_dns_name: Option<DnsName>,
+    #[serde(default)]
+    operations: HashSet<Operation>,
+    #[serde(default)]
+    keys: Vec<KeyPattern>,
 }
 
 /// SHA-256 of a bearer token, written as 64 hex digits.
@@ -50,6 +73,17 @@ pub struct TokenHash([u8; 32]);
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct KeyPattern(String);
+
+/// What a request shows of its caller.
+#[derive(Debug, Clone, Copy)]
+pub enum Shown<'a> {
+    /// An `Authorization` header. It is judged alone, whatever certificate stands beside it.
+    Authorization(&'a [u8]),
+    /// No such header, but the client certificate of its connection.
+    Certificate(&'a ClientCertificate),
+    /// Neither.
+    Nothing,
+}
 
 /// Everybody who may call.
 #[derive(Debug, Clone)]
@@ -70,25 +104,56 @@ pub enum Caller {
 }
 
 impl Identities {
-    /// The caller who presents this `Authorization` header, if any.
+    /// The caller who shows this.
     ///
     /// # Errors
-    /// 401, the caller's: no bearer token, or not one that is configured.
-    pub fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Caller, Problem> {
+    /// 401, the caller's: no bearer token or certificate, or not one that is configured, or a certificate
+    /// that has expired since its connection was made.
+    pub fn authenticate(&self, shown: Shown<'_>) -> Result<Caller, Problem> {
         let identities = match self {
             Self::AnyLocalCaller => return Ok(Caller::Local),
             Self::Known(identities) => identities,
         };
-        let token = authorization.and_then(bearer_token).ok_or_else(|| Problem::from(Kind::Unauthorized))?;
-        let presented = TokenHash::of(token);
-        // Every hash is compared, in constant time each: timing tells nothing about which are close.
-        let mut found = None;
-        for identity in identities {
-            if bool::from(identity.token_sha256.0.ct_eq(&presented.0)) {
-                found = Some(identity);
+        let found = match shown {
+            Shown::Authorization(header) => bearer_token(header).and_then(|token| holder(identities, token)),
+            Shown::Certificate(certificate) => {
+                certificate.name_at(OffsetDateTime::now_utc()).and_then(|name| named(identities, name))
             }
+            Shown::Nothing => None,
+        };
+        found.map(|identity| Caller::Known(Arc::clone(identity))).ok_or_else(|| Kind::Unauthorized.into())
+    }
+}
+
+fn holder<'a>(identities: &'a [Arc<Identity>], token: &[u8]) -> Option<&'a Arc<Identity>> {
+    let presented = TokenHash::of(token);
+    // Every hash is compared, in constant time each: timing tells nothing about which are close.
+    let mut found = None;
+    for identity in identities {
+        if let Proof::Token(hash) = &identity.proof
+            && bool::from(hash.0.ct_eq(&presented.0))
+        {
+            found = Some(identity);
         }
-        found.map(|identity| Caller::Known(Arc::clone(identity))).ok_or_else(|| Problem::from(Kind::Unauthorized))
+    }
+    found
+}
+
+fn named<'a>(identities: &'a [Arc<Identity>], name: &DnsName) -> Option<&'a Arc<Identity>> {
+    identities.iter().find(|identity| matches!(&identity.proof, Proof::Certificate(known) if known == name))
+}
+
+impl TryFrom<IdentityTable> for Identity {
+    type Error = String;
+
+    fn try_from(table: IdentityTable) -> Result<Self, Self::Error> {
+        let IdentityTable { name, token_sha256, client_dns_name, operations, keys } = table;
+        let proof = match (token_sha256, client_dns_name) {
+            (Some(hash), None) => Proof::Token(hash),
+            (None, Some(name)) => Proof::Certificate(name),
+            _ => return Err(format!("identity {name:?}: give it either token_sha256 or client_dns_name")),
+        };
+        Ok(Self { name, proof, operations, keys })
     }
 }
 
@@ -220,34 +285,72 @@ fn bearer_token(header: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
+    fn identity(toml: &str) -> Result<Identity, String> {
+        toml::from_str(toml).map_err(|error| error.to_string())
+    }
+
     fn known() -> Identities {
-        let identity: Identity = toml::from_str(&format!(
-            "name = \"hot\"\ntoken_sha256 = \"{}\"\noperations = [\"sign\"]\nkeys = [\"hot-*\"]",
-            TokenHash::of(b"srt_one")
-        ))
-        .expect("valid");
-        Identities::Known(vec![Arc::new(identity)])
+        let rights = "operations = [\"sign\"]\nkeys = [\"hot-*\"]\n";
+        let token = format!("name = \"hot\"\ntoken_sha256 = \"{}\"\n{rights}", TokenHash::of(b"srt_one"));
+        let certificate = format!("name = \"cold\"\nclient_dns_name = \"Cold.internal\"\n{rights}");
+        Identities::Known([token, certificate].map(|toml| identity(&toml).expect("valid").into()).into())
+    }
+
+    fn certificate(name: &str, seconds_left: i64) -> ClientCertificate {
+        let not_after = OffsetDateTime::now_utc() + time::Duration::seconds(seconds_left);
+        ClientCertificate::new(name.to_owned().try_into().expect("a name"), not_after)
     }
 
     #[test]
     fn only_a_configured_token_authenticates() {
         for (header, expected) in [
-            (Some("Bearer srt_one"), true),
-            (Some("bearer srt_one"), true),
-            (Some("Bearer srt_two"), false),
-            (Some("Bearer "), false),
-            (Some("Basic srt_one"), false),
-            (Some("srt_one"), false),
-            (Some(""), false),
-            (None, false),
+            ("Bearer srt_one", true),
+            ("bearer srt_one", true),
+            ("Bearer srt_two", false),
+            ("Bearer ", false),
+            ("Basic srt_one", false),
+            ("srt_one", false),
+            ("", false),
         ] {
-            assert_eq!(known().authenticate(header.map(str::as_bytes)).is_ok(), expected, "{header:?}");
+            let shown = Shown::Authorization(header.as_bytes());
+            assert_eq!(known().authenticate(shown).is_ok(), expected, "{header:?}");
+        }
+        assert!(known().authenticate(Shown::Nothing).is_err());
+    }
+
+    #[test]
+    fn a_certificate_authenticates_by_its_whole_name_until_it_expires() {
+        for (name, seconds_left, expected) in [
+            ("cold.internal", 60, true),
+            ("COLD.INTERNAL", 60, true),
+            ("cold.internal", -1, false),
+            ("internal", 60, false),
+            ("x.cold.internal", 60, false),
+            ("cold.internal.x", 60, false),
+            ("hot", 60, false),
+        ] {
+            let certificate = certificate(name, seconds_left);
+            let caller = known().authenticate(Shown::Certificate(&certificate));
+            assert_eq!(caller.is_ok_and(|caller| caller.name() == "cold"), expected, "{name} {seconds_left}");
+        }
+    }
+
+    #[test]
+    fn an_identity_is_recognised_in_one_way() {
+        let token = format!("token_sha256 = \"{}\"", TokenHash::of(b"t"));
+        for rest in ["", &format!("{token}\nclient_dns_name = \"a\"")] {
+            let error = identity(&format!("name = \"x\"\n{rest}")).expect_err("not one");
+            assert!(error.contains("\"x\"") && error.contains("client_dns_name"), "{error}");
+        }
+        for wrong in ["*.internal", "", "a..b"] {
+            let error = identity(&format!("name = \"x\"\nclient_dns_name = \"{wrong}\"")).expect_err("no name");
+            assert!(error.contains("not a DNS name"), "{error}");
         }
     }
 
     #[test]
     fn operations_and_patterns_both_bind() {
-        let caller = known().authenticate(Some(b"Bearer srt_one")).expect("known");
+        let caller = known().authenticate(Shown::Authorization(b"Bearer srt_one")).expect("known");
         let (inside, outside) = ("hot-1".parse().expect("id"), "cold-1".parse().expect("id"));
         assert!(caller.authorize_key(Operation::Sign, &inside).is_ok());
         assert!(caller.authorize_key(Operation::Sign, &outside).is_err());
@@ -257,9 +360,8 @@ mod tests {
 
     #[test]
     fn an_identity_may_do_nothing_by_default() {
-        let identity: Identity =
-            toml::from_str(&format!("name = \"x\"\ntoken_sha256 = \"{}\"", TokenHash::of(b"t"))).expect("valid");
-        let caller = Caller::Known(Arc::new(identity));
+        let identity = identity(&format!("name = \"x\"\ntoken_sha256 = \"{}\"", TokenHash::of(b"t")));
+        let caller = Caller::Known(Arc::new(identity.expect("valid")));
         for operation in [Operation::Read, Operation::Sign, Operation::Manage] {
             assert!(caller.authorize(operation).is_err());
         }

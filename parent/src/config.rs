@@ -1,7 +1,9 @@
 //! `strongroom.toml`, and the enclave's configuration that it names. Everything is parsed here, once;
-//! whoever gets a [`Loaded`] need not check it again. `strongroom.example.toml` explains every field.
+//! whoever gets a [`Loaded`] need not check it again. `strongroom.example.toml` explains every field. Who
+//! may call from where is decided in `callers`.
 
-use std::collections::HashSet;
+mod callers;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use strongroom_protocol::{Address, Cid, Configuration, ConfigurationError};
 use crate::auth::{Identities, Identity};
 use crate::kms_proxy::Remote;
 use crate::logging::Format;
+use crate::tls::{Material, TlsError};
+pub use callers::{ClientCertificates, Tls};
 
 /// `strongroom.toml`. Unknown fields are errors.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,6 +37,9 @@ pub struct Config {
     /// The log.
     #[serde(default)]
     pub log: Log,
+    /// TLS towards callers; absent: plain HTTP.
+    #[serde(default)]
+    pub tls: Option<Tls>,
     /// Who may call.
     #[serde(default)]
     pub identities: Vec<Identity>,
@@ -106,7 +113,7 @@ pub struct Log {
     pub format: Format,
 }
 
-/// Both configurations, read and checked.
+/// Both configurations and the files of `[tls]`, read and checked.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The parent's.
@@ -115,6 +122,8 @@ pub struct Loaded {
     pub enclave: Configuration,
     /// The enclave's, as the enclave gets and measures it.
     pub enclave_bytes: Vec<u8>,
+    /// What new connections are shown at first.
+    pub tls: Option<Material>,
 }
 
 /// A configuration with which the parent does not start. Its author is to blame.
@@ -154,11 +163,14 @@ pub enum ConfigError {
         /// What is wrong.
         source: ConfigurationError,
     },
+    /// The files of `[tls]` cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Config {
-    /// Reads `strongroom.toml` at `path` and the enclave's configuration that it names. Relative paths
-    /// in it start from the folder that it stands in.
+    /// Reads `strongroom.toml` at `path`, the enclave's configuration and the TLS files that it names.
+    /// Relative paths in it start from the folder that it stands in.
     ///
     /// # Errors
     /// Its author's; the text names file, place and mend.
@@ -173,7 +185,8 @@ impl Config {
         let enclave_bytes = read(&file)?;
         let enclave =
             Configuration::parse(&enclave_bytes).map_err(|source| ConfigError::Enclave { path: file, source })?;
-        Ok(Loaded { config, enclave, enclave_bytes })
+        let tls = config.tls.as_ref().map(Material::load).transpose()?;
+        Ok(Loaded { config, enclave, enclave_bytes, tls })
     }
 
     /// Who may call, as the configuration has it.
@@ -191,21 +204,12 @@ impl Config {
         if let Store::Directory { path } = &mut self.store {
             *path = folder.join(&*path);
         }
+        if let Some(tls) = &mut self.tls {
+            tls.resolve(folder);
+        }
     }
 
     fn check(&self) -> Result<(), (String, &'static str)> {
-        if !self.listen.ip().is_loopback() {
-            return Err((
-                "listen".to_owned(),
-                if self.identities.is_empty() {
-                    "beyond the loopback interface, callers need identities and TLS; this version serves neither \
-                     without the other. Listen on 127.0.0.1 or [::1]"
-                } else {
-                    "beyond the loopback interface, tokens may travel only inside TLS, which this version does not \
-                     serve. Listen on 127.0.0.1 or [::1], and put a proxy that ends TLS in front"
-                },
-            ));
-        }
         if matches!(self.enclave.address, Address::Vsock { cid: Cid::Any | Cid::Parent, .. }) {
             return Err(("enclave.address".to_owned(), "name the enclave's CID: vsock:CID:PORT"));
         }
@@ -217,7 +221,7 @@ impl Config {
         }
         self.limits.check()?;
         self.store.check()?;
-        check_identities(&self.identities)
+        callers::check(self)
     }
 }
 
@@ -271,24 +275,6 @@ impl Default for Limits {
     }
 }
 
-fn check_identities(identities: &[Identity]) -> Result<(), (String, &'static str)> {
-    let allowed = |c: u8| c.is_ascii_alphanumeric() || b"._-".contains(&c);
-    let (mut names, mut hashes) = (HashSet::new(), HashSet::new());
-    for Identity { name, token_sha256, .. } in identities {
-        let field = || format!("identities: {name:?}");
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
-            return Err((field(), "a name is 1 to 64 of [A-Za-z0-9._-]"));
-        }
-        if !names.insert(name) {
-            return Err((field(), "the name stands twice: the log could not tell them apart"));
-        }
-        if !hashes.insert(token_sha256) {
-            return Err((field(), "another identity has the same token: make one with `strongroom token new`"));
-        }
-    }
-    Ok(())
-}
-
 fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     std::fs::read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
 }
@@ -336,11 +322,8 @@ mod tests {
 
     #[test]
     fn mistakes_are_told_with_their_place() {
-        let hash = "0".repeat(64);
-        let twice = format!("[[identities]]\nname = \"a\"\ntoken_sha256 = \"{hash}\"\n").repeat(2);
         for (name, text, told) in [
             ("unknown_field", format!("lisen = \"127.0.0.1:1\"\n{MINIMAL}"), "line 1"),
-            ("beyond_loopback", format!("listen = \"0.0.0.0:8080\"\n{MINIMAL}"), "listen:"),
             ("no_cid", MINIMAL.replace("16", "ANY"), "enclave.address"),
             ("not_an_address", MINIMAL.replace("vsock:16:5005", "16:5005"), "line 2"),
             ("unknown_store", MINIMAL.replace("directory", "floppy"), "floppy"),
@@ -348,7 +331,6 @@ mod tests {
             ("no_configuration", MINIMAL.replace("enclave.json", "missing.json"), "missing.json"),
             ("timeout", format!("{MINIMAL}[limits]\nrequest_timeout_seconds = 0\n"), "limits.request_timeout_seconds"),
             ("hash", format!("{MINIMAL}[[identities]]\nname = \"a\"\ntoken_sha256 = \"12\"\n"), "token new"),
-            ("identities_twice", format!("{MINIMAL}{twice}"), "stands twice"),
         ] {
             let error = load(&text).expect_err(name);
             assert!(error.contains(told), "{name}: {error}");

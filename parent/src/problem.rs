@@ -70,8 +70,8 @@ macro_rules! problems {
 problems! {
     /// The body is not JSON.
     MalformedJson = "malformed-json", 400, "The body is not well-formed JSON";
-    /// No token, or none that is configured.
-    Unauthorized = "unauthorized", 401, "A valid bearer token is required";
+    /// No token or client certificate, or none that is configured.
+    Unauthorized = "unauthorized", 401, "A valid bearer token or client certificate is required";
     /// The identity lacks the operation or the key.
     Forbidden = "forbidden", 403, "The caller may not do this";
     /// The key's bound policy does not allow the payload.

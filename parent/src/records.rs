@@ -1,16 +1,18 @@
-//! The records that the parent works with: from the store, and cached once the enclave has accepted
-//! them. The cache saves reading, never judging: a record that the enclave refuses is never kept.
+//! The records that the parent works with: from the store, and cached. The cache saves reading, never
+//! judging: a record that the enclave refuses is not kept.
 //!
 //! A cached record is good for `cache_seconds`; then the store is asked again. While the store is away
 //! or gives nothing readable, what it last had is what there is, for `cache_stale_seconds`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 use strongroom_protocol::{Generated, KeyId, KeyRecord, PresentedRecord};
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
@@ -26,8 +28,10 @@ pub struct Records {
     cache: Cache<KeyId, Arc<Cached>>,
     /// How long a cached record is used without asking.
     lifetime: Duration,
-    /// Until when the store need not be asked about what is cached, because it has just failed.
-    away_until: Arc<Mutex<Option<Instant>>>,
+    /// How often in a row the store gave no answer.
+    failures: Arc<AtomicU32>,
+    /// Questions about cached records that are on their way.
+    refreshes: Arc<Semaphore>,
 }
 
 /// A record and its encoded form, which is made once.
@@ -45,26 +49,37 @@ pub struct KnownRecord {
 pub struct Found {
     /// The record.
     pub record: Arc<KnownRecord>,
-    /// Whether it comes from the cache, so that the store may have another one by now.
+    /// Whether it is one that the enclave accepted before, so that the store may have another one by now.
     pub cached: bool,
     /// The store had it at this time, and perhaps no longer.
     as_of: Instant,
 }
 
-/// A record that the enclave accepted.
+/// A record in the cache.
 #[derive(Debug)]
 struct Cached {
     record: Arc<KnownRecord>,
     as_of: Instant,
-    /// Held by whoever asks the store again; the others wait for the answer.
-    refreshing: tokio::sync::Mutex<()>,
+    /// Whether the enclave has seen these bytes and taken them. If not, it came in by a change or a
+    /// refresh, and goes if the enclave refuses it.
+    accepted: bool,
+    /// It is not known whether the store has changed.
+    doubtful: AtomicBool,
+    /// When the store last had no answer about it. Held by whoever asks; others wait for the answer.
+    refused_at: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// How long a request for a cached record waits for the store.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a store that has failed is left alone about what is cached.
+/// How long a store that had no answer about a record is not asked about it again.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// After so many failures in a row the store is taken to be away: it is still asked, but nobody waits.
+const AWAY: u32 = 3;
+
+/// Questions about cached records at one time, so that a store that hangs does not collect them.
+const MAX_REFRESHES: usize = 64;
 
 impl Records {
     /// Works on `store`, with a cache of these limits.
@@ -74,7 +89,8 @@ impl Records {
         // Without a lifetime there is no cache, and nothing that could be stale.
         let kept = if lifetime.is_zero() { lifetime } else { lifetime + limits.cache_stale() };
         let cache = Cache::builder().max_capacity(limits.cache_records.into()).time_to_live(kept).build();
-        Self { store, cache, lifetime, away_until: Arc::default() }
+        let refreshes = Arc::new(Semaphore::new(MAX_REFRESHES));
+        Self { store, cache, lifetime, failures: Arc::default(), refreshes }
     }
 
     /// A key's record to work with: from the cache while it is good, or while the store is away.
@@ -82,23 +98,21 @@ impl Records {
     /// # Errors
     /// The store's.
     pub async fn find(&self, key_id: &KeyId) -> Result<Found, StoreError> {
-        match self.cache.get(key_id) {
-            None => self.find_afresh(key_id).await,
-            Some(cached) if self.is_away() || self.is_good(key_id, &cached).await => Ok(cached.found()),
-            Some(cached) => {
-                let records = self.clone();
-                // A task of its own: if it takes longer than this request waits, the next one has its answer.
-                let asking = tokio::spawn({
-                    let cached = Arc::clone(&cached);
-                    async move { records.refresh(cached).await }
-                });
-                match timeout(PATIENCE, asking).await {
-                    Ok(refreshed) => refreshed.unwrap_or(Err(StoreError::Unavailable)),
-                    Err(_) => {
-                        self.set_away();
-                        Ok(cached.found())
-                    }
-                }
+        let Some(cached) = self.cache.get(key_id) else { return self.find_afresh(key_id).await };
+        let away = self.is_away();
+        if self.is_good(key_id, &cached).await || away && cached.is_asked_about() {
+            return Ok(cached.found());
+        }
+        // A task of its own: an answer that this request does not wait for is there for the next one.
+        let asking = tokio::spawn(self.clone().refresh(Arc::clone(&cached)));
+        if away {
+            return Ok(cached.found());
+        }
+        match timeout(PATIENCE, asking).await {
+            Ok(refreshed) => refreshed.unwrap_or(Err(StoreError::Unavailable)),
+            Err(_) => {
+                self.failed();
+                Ok(cached.found())
             }
         }
     }
@@ -110,8 +124,9 @@ impl Records {
     pub async fn find_afresh(&self, key_id: &KeyId) -> Result<Found, StoreError> {
         let as_of = Instant::now();
         let fetched = self.store.fetch(key_id).await;
-        if matches!(fetched, Err(StoreError::Unavailable)) {
-            self.set_away();
+        match fetched {
+            Err(StoreError::Unavailable) => self.failed(),
+            _ => self.failures.store(0, Ordering::Relaxed),
         }
         let Fetched { stored, revision } = fetched?;
         let presented = present(&stored)?;
@@ -123,7 +138,7 @@ impl Records {
     /// # Errors
     /// The store's.
     pub async fn show(&self, key_id: &KeyId) -> Result<Arc<KnownRecord>, StoreError> {
-        let read = self.find_afresh(key_id).await.map(|found| found.record);
+        let read = self.find_afresh(key_id).await.map(|found| self.noticed(found));
         match read {
             Err(StoreError::Unavailable) => {
                 self.cache.get(key_id).map(|c| Arc::clone(&c.record)).ok_or(StoreError::Unavailable)
@@ -141,18 +156,36 @@ impl Records {
         key_id: &KeyId,
         generation: Option<u64>,
     ) -> Result<Arc<KnownRecord>, StoreError> {
-        let record = self.find_afresh(key_id).await?.record;
+        let record = self.noticed(self.find_afresh(key_id).await?);
         match generation {
             Some(generation) if generation != record.stored.generation => Err(StoreError::GenerationLost),
             _ => Ok(record),
         }
     }
 
+    /// What was read for another reason also renews what is cached: whoever was told of it may rely on it.
+    fn noticed(&self, found: Found) -> Arc<KnownRecord> {
+        if self.cache.contains_key(found.record.stored.key_id()) {
+            self.keep(Arc::clone(&found.record), found.as_of, self.has_accepted(&found.record));
+        }
+        found.record
+    }
+
     /// Keeps a record that the enclave has just accepted.
     pub fn accepted(&self, found: Found) {
         if !found.cached {
-            self.keep(found.record, found.as_of);
+            self.keep(found.record, found.as_of, true);
         }
+    }
+
+    /// Forgets a record that the enclave has just refused, unless it accepted the same before.
+    pub fn refused(&self, found: &Found) {
+        self.cache.entry(found.record.stored.key_id().clone()).and_compute_with(|there| match there {
+            Some(there) if !there.value().accepted && there.value().record.presented == found.record.presented => {
+                Op::Remove
+            }
+            _ => Op::Nop,
+        });
     }
 
     /// Whether something, readable or not, is stored under this name.
@@ -180,7 +213,7 @@ impl Records {
         let presented = present(&stored)?;
         let revision = self.store.create(&stored).await?;
         let record = Arc::new(KnownRecord { stored, presented, revision });
-        self.keep(Arc::clone(&record), Instant::now());
+        self.keep(Arc::clone(&record), Instant::now(), true);
         Ok(record)
     }
 
@@ -190,13 +223,7 @@ impl Records {
     /// As of [`KeyStore::replace`].
     pub async fn change_state(&self, old: &KnownRecord, state: State) -> Result<Arc<KnownRecord>, StoreError> {
         let record = self.replace(old, old.stored.record.clone(), state).await?;
-        // The enclave accepted these very bytes, or has not seen them yet.
-        match self.cache.get(record.stored.key_id()) {
-            Some(cached) if cached.record.presented == record.presented => {
-                self.keep(Arc::clone(&record), Instant::now())
-            }
-            _ => {}
-        }
+        self.keep(Arc::clone(&record), Instant::now(), self.has_accepted(&record));
         Ok(record)
     }
 
@@ -213,7 +240,7 @@ impl Records {
     ) -> Result<Arc<KnownRecord>, StoreError> {
         check_in_time(deadline)?;
         let record = self.replace(old, record, old.stored.state).await?;
-        self.keep(Arc::clone(&record), Instant::now());
+        self.keep(Arc::clone(&record), Instant::now(), true);
         Ok(record)
     }
 
@@ -245,6 +272,14 @@ impl Records {
         self.store.ready().await
     }
 
+    /// Finishes what a deletion left that was interrupted.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn finish_deletion(&self, key_id: &KeyId) -> Result<(), StoreError> {
+        self.store.finish_deletion(key_id).await
+    }
+
     async fn replace(
         &self,
         old: &KnownRecord,
@@ -253,31 +288,38 @@ impl Records {
     ) -> Result<Arc<KnownRecord>, StoreError> {
         let stored = old.stored.next(record, state).ok_or(StoreError::TooLarge)?;
         let presented = present(&stored)?;
-        let revision = self.store.replace(&old.revision, &stored).await?;
-        Ok(Arc::new(KnownRecord { stored, presented, revision }))
+        let replaced = self.store.replace(&old.revision, &stored).await;
+        if replaced.is_err()
+            && let Some(cached) = self.cache.get(stored.key_id())
+        {
+            // It was changed by somebody else, or perhaps after all by us.
+            cached.doubtful.store(true, Ordering::Relaxed);
+        }
+        Ok(Arc::new(KnownRecord { stored, presented, revision: replaced? }))
     }
 
-    /// Asks the store again about a cached record. A record that differs only in what the enclave does not
-    /// see takes its place; one that the enclave has not seen is for the enclave to accept.
-    async fn refresh(&self, cached: Arc<Cached>) -> Result<Found, StoreError> {
+    /// Asks the store again about a cached record, and keeps what it has.
+    async fn refresh(self, cached: Arc<Cached>) -> Result<Found, StoreError> {
         let key_id = cached.record.stored.key_id();
-        let _turn = cached.refreshing.lock().await;
+        let mut refused_at = cached.refused_at.lock().await;
         match self.cache.get(key_id) {
             Some(newer) if !Arc::ptr_eq(&newer, &cached) => return Ok(newer.found()),
-            _ if self.is_away() => return Ok(cached.found()),
+            _ if is_recent(*refused_at) => return Ok(cached.found()),
             _ => {}
         }
+        let _place = self.refreshes.acquire().await.map_err(|_| StoreError::Unavailable)?;
         match self.find_afresh(key_id).await {
-            Ok(found) if found.record.presented == cached.record.presented => {
-                self.keep(Arc::clone(&found.record), found.as_of);
-                Ok(Found { cached: true, ..found })
+            Ok(found) => {
+                let known = self.has_accepted(&found.record);
+                self.keep(Arc::clone(&found.record), found.as_of, known);
+                Ok(Found { cached: known, ..found })
             }
-            Ok(found) => Ok(found),
             Err(StoreError::NotFound) => {
                 self.cache.invalidate(key_id);
                 Err(StoreError::NotFound)
             }
             Err(error) => {
+                *refused_at = Some(Instant::now());
                 warn!(%key_id, %error, "a record cannot be read again; what the store last had is used");
                 Ok(cached.found())
             }
@@ -289,40 +331,60 @@ impl Records {
     async fn is_good(&self, key_id: &KeyId, cached: &Cached) -> bool {
         match timeout(PATIENCE, self.store.is_current(key_id, &cached.record.revision)).await {
             Ok(Ok(Some(current))) => current,
-            Ok(Ok(None)) => cached.as_of.elapsed() < self.lifetime,
-            Ok(Err(_)) | Err(_) => {
-                self.set_away();
-                true
-            }
+            Ok(Ok(None)) => !cached.doubtful.load(Ordering::Relaxed) && cached.as_of.elapsed() < self.lifetime,
+            Ok(Err(_)) | Err(_) => true,
         }
     }
 
-    /// Caches a record, unless what is cached is newer.
-    fn keep(&self, record: Arc<KnownRecord>, as_of: Instant) {
-        let cached = Arc::new(Cached { record, as_of, refreshing: tokio::sync::Mutex::default() });
-        self.cache.entry(cached.record.stored.key_id().clone()).and_compute_with(|there| match there {
-            Some(there) if there.value().as_of > as_of => Op::Nop,
-            _ => Op::Put(cached),
+    /// Whether the enclave accepted these very bytes, whatever the parent notes beside them.
+    fn has_accepted(&self, record: &KnownRecord) -> bool {
+        let cached = self.cache.get(record.stored.key_id());
+        cached.is_some_and(|cached| cached.accepted && cached.record.presented == record.presented)
+    }
+
+    /// Caches a record, unless what is cached is newer: the store had it later, or it is a later generation
+    /// and still good. (Of two writes, the answer to the first may come last; and a store may show for a
+    /// moment what it had before.)
+    fn keep(&self, record: Arc<KnownRecord>, as_of: Instant, accepted: bool) {
+        let newer = |there: &Cached| {
+            let (old, new) = (&there.record.stored, &record.stored);
+            let later = old.created_at == new.created_at && old.generation > new.generation;
+            there.as_of > as_of || later && there.as_of.elapsed() < self.lifetime
+        };
+        self.cache.entry(record.stored.key_id().clone()).and_compute_with(|there| match there {
+            Some(there) if newer(there.value()) => Op::Nop,
+            _ => Op::Put(Arc::new(Cached {
+                record: Arc::clone(&record),
+                as_of,
+                accepted,
+                doubtful: AtomicBool::new(false),
+                refused_at: tokio::sync::Mutex::default(),
+            })),
         });
     }
 
     fn is_away(&self) -> bool {
-        self.away_until().is_some_and(|until| Instant::now() < until)
+        self.failures.load(Ordering::Relaxed) >= AWAY
     }
 
-    fn set_away(&self) {
-        *self.away_until() = Some(Instant::now() + PAUSE);
-    }
-
-    fn away_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.away_until.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failed(&self) {
+        let _ = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_add(1)));
     }
 }
 
 impl Cached {
-    fn found(&self) -> Found {
-        Found { record: Arc::clone(&self.record), cached: true, as_of: self.as_of }
+    /// Whether the store is being asked about it, or was a moment ago and had no answer.
+    fn is_asked_about(&self) -> bool {
+        self.refused_at.try_lock().map_or(true, |refused_at| is_recent(*refused_at))
     }
+
+    fn found(&self) -> Found {
+        Found { record: Arc::clone(&self.record), cached: self.accepted, as_of: self.as_of }
+    }
+}
+
+fn is_recent(refused_at: Option<Instant>) -> bool {
+    refused_at.is_some_and(|at| at.elapsed() < PAUSE)
 }
 
 fn present(stored: &StoredRecord) -> Result<PresentedRecord, StoreError> {
@@ -337,7 +399,8 @@ fn check_in_time(deadline: Instant) -> Result<(), StoreError> {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
 
     use serde_json::json;
 
@@ -416,21 +479,89 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn while_the_store_is_away_it_is_left_alone_about_what_is_cached() {
+    async fn what_is_read_to_be_shown_or_changed_counts_at_once() {
+        let state = Arc::new(Mutex::new(State::Disabled));
+        let (records, _) = table(Arc::default(), Arc::clone(&state)).await;
+        let id: KeyId = "a".parse().expect("id");
+        records.accepted(records.find(&id).await.expect("there"));
+        // Another parent enables it, and a caller here finds that there is nothing to change.
+        *state.lock().expect("unpoisoned") = State::Enabled;
+        assert_eq!(records.find_to_change(&id, None).await.expect("there").stored.state, State::Enabled);
+        assert_eq!(records.find(&id).await.expect("there").record.stored.state, State::Enabled);
+        *state.lock().expect("unpoisoned") = State::Disabled;
+        assert_eq!(records.show(&id).await.expect("there").stored.state, State::Disabled);
+        assert_eq!(records.find(&id).await.expect("there").record.stored.state, State::Disabled);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_asked_about_a_cached_record_once_a_second() {
         let failing = Arc::new(AtomicBool::new(false));
         let (mut records, reads) = table(Arc::clone(&failing), Arc::new(Mutex::new(State::Enabled))).await;
         let id: KeyId = "a".parse().expect("id");
         records.accepted(records.find(&id).await.expect("there"));
         failing.store(true, Ordering::SeqCst);
         records.lifetime = Duration::ZERO;
-        for _ in 0..20 {
+        for _ in 0..50 {
             assert!(records.find(&id).await.expect("cached").cached);
         }
         let asked = reads.load(Ordering::SeqCst);
-        assert!((2..=4).contains(&asked), "{asked} questions for 20 requests");
+        assert!((2..=4).contains(&asked), "{asked} questions for 50 requests");
         assert!(records.show(&id).await.is_ok());
         let unknown = records.find(&"b".parse().expect("id")).await;
         assert_eq!(unknown.err(), Some(StoreError::Unavailable));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_cannot_be_read_does_not_keep_others_from_being_read_again() {
+        let folder = tempfile::tempdir().expect("folder");
+        let records = records(folder.path());
+        let id = records.create(generated("a"), soon()).await.expect("created").stored.key_id().clone();
+        for _ in 0..10 {
+            records.failed();
+        }
+        assert!(records.is_away());
+        let mut changed = sample("a");
+        changed.generation = 2;
+        std::fs::write(folder.path().join("a.json"), changed.to_json().expect("encodes")).expect("written");
+        // The first answer may be the old one: nobody waits for a store that is away.
+        let seen = async || records.find(&id).await.expect("there").record.stored.generation;
+        while seen().await != 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(!records.is_away(), "it answered");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_disabled_while_it_is_being_opened_is_disabled_afterwards() {
+        let folder = tempfile::tempdir().expect("folder");
+        records(folder.path()).create(generated("a"), soon()).await.expect("created");
+        let records = records(folder.path());
+        let id: KeyId = "a".parse().expect("id");
+        let opening = records.find(&id).await.expect("there");
+        let disabled = records.change_state(&opening.record, State::Disabled).await.expect("changed");
+        records.accepted(opening);
+        let kept = records.cache.get(&id).expect("cached");
+        assert_eq!(kept.record.stored, disabled.stored);
+        assert!(!kept.accepted, "the enclave has the last word on it");
+    }
+
+    #[tokio::test]
+    async fn a_record_that_the_enclave_refuses_is_not_kept() {
+        let folder = tempfile::tempdir().expect("folder");
+        let records = records(folder.path());
+        let created = records.create(generated("a"), soon()).await.expect("created");
+        let id = created.stored.key_id();
+        let found = records.find(id).await.expect("there");
+        records.refused(&found);
+        assert!(records.cache.get(id).is_some(), "it was accepted before: KMS may have its reasons today");
+        let mut record = created.stored.record.clone();
+        record.ciphertext = strongroom_protocol::ByteString::try_from(vec![9; 60]).expect("short");
+        let tampered = created.stored.next(record, State::Enabled).expect("a generation");
+        std::fs::write(folder.path().join("a.json"), tampered.to_json().expect("encodes")).expect("written");
+        let found = records.find(id).await.expect("there");
+        assert!(!found.cached);
+        records.refused(&found);
+        assert!(records.cache.get(id).is_none());
     }
 
     #[tokio::test]
@@ -440,7 +571,7 @@ mod tests {
         let created = records.create(generated("a"), soon()).await.expect("created");
         let as_of = Instant::now();
         let changed = records.change_state(&created, State::Disabled).await.expect("changed");
-        records.keep(created, as_of);
+        records.keep(created, as_of, true);
         let kept = records.cache.get(changed.stored.key_id()).expect("cached");
         assert_eq!(kept.record.stored.state, State::Disabled);
     }

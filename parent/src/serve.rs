@@ -15,10 +15,11 @@ use crate::auth::Identities;
 use crate::config::Loaded;
 use crate::credentials::CredentialFeed;
 use crate::enclave_client::EnclaveClient;
-use crate::http::{self, App, BodyRoom, Parts, StoreReadiness};
+use crate::http::{self, App, BodyRoom, Entrance, Parts, StoreReadiness};
 use crate::key_store::KeyStore;
 use crate::kms_proxy::{self, Remote};
 use crate::records::Records;
+use crate::tls::Acceptor;
 use crate::transport::Listener;
 
 /// Why the daemon did not start. The operator is to blame, or the machine.
@@ -52,7 +53,9 @@ pub enum ServeError {
 /// [`ServeError`], before it serves anything.
 pub async fn serve(loaded: Loaded) -> Result<(), ServeError> {
     let stop = stop_signal().map_err(ServeError::Signals)?;
-    let Loaded { config, enclave, enclave_bytes } = loaded;
+    // Taken even without TLS, so that a hangup means "read again" and never the end.
+    let hangups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
+    let Loaded { config, enclave, enclave_bytes, tls } = loaded;
 
     if let Some(proxy) = &config.kms_proxy {
         let remote = proxy.remote.clone().unwrap_or_else(|| Remote::https(enclave.kms_host.clone()));
@@ -70,7 +73,8 @@ pub async fn serve(loaded: Loaded) -> Result<(), ServeError> {
     let identities = config.identities();
     let listener = TcpListener::bind(config.listen).await.map_err(|e| cannot_listen(&config.listen, e))?;
     let address = listener.local_addr().map_err(|e| cannot_listen(&config.listen, e))?;
-    greet(address, &identities);
+    let tls = tls.map(|material| Acceptor::start(material, hangups));
+    greet(address, tls.is_some(), &identities);
     let app = App::new(Parts {
         identities,
         enclave,
@@ -83,17 +87,17 @@ pub async fn serve(loaded: Loaded) -> Result<(), ServeError> {
     let connections = usize::try_from(config.limits.connections).unwrap_or(usize::MAX);
     // A request may use its whole time; then its reply still has to be written.
     let drain = config.limits.request_timeout() + Duration::from_secs(2);
-    http::serve(listener, app.router(), connections, drain, stop).await;
+    http::serve(Entrance { listener, tls }, app.router(), connections, drain, stop).await;
     info!("stopped");
     Ok(())
 }
 
-fn greet(address: SocketAddr, identities: &Identities) {
+fn greet(address: SocketAddr, tls: bool, identities: &Identities) {
     match identities {
         Identities::AnyLocalCaller => {
-            warn!(%address, "listening. No identities are configured: every process on this machine may do everything");
+            warn!(%address, tls, "listening. No identities are configured: every process on this machine may do everything");
         }
-        Identities::Known(identities) => info!(%address, identities = identities.len(), "listening"),
+        Identities::Known(identities) => info!(%address, tls, identities = identities.len(), "listening"),
     }
 }
 

@@ -9,13 +9,12 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::{Client, StatusCode, Url};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
-use strongroom_protocol::{Binding, KeyId, PublicKey, SecretString, key_user_data};
+use strongroom_protocol::{Binding, KeyId, PublicKey, key_user_data};
 
 use crate::addresses;
 use crate::attestation::{AttestationError, ExpectedPcrs, ExpectedPcrsError, TrustAnchor, VerifiedDocument, verify};
+use crate::client::{AskError, Parent};
 use crate::http::{Evidence, KeyView};
 
 /// What is to be verified, and against what.
@@ -23,10 +22,6 @@ use crate::http::{Evidence, KeyView};
 pub struct Inquiry {
     /// The key.
     pub key_id: KeyId,
-    /// The parent to ask.
-    pub url: Url,
-    /// A bearer token for it, if it wants one.
-    pub token: Option<SecretString>,
     /// The registers that the enclave must have: PCR0 and PCR16 at least.
     pub pcrs: PathBuf,
     /// The root of the attestation's certificates, PEM; absent: AWS's.
@@ -78,23 +73,12 @@ pub enum VerifyError {
         /// What is wrong.
         source: AttestationError,
     },
-    /// The caller's: not a base URL.
-    #[error("--url: not an address such as http://127.0.0.1:8080")]
-    Url,
     /// This machine's: no randomness for the nonce.
     #[error("no random numbers: {0}")]
     Random(#[from] getrandom::Error),
-    /// The parent cannot be reached, or it does not answer like one.
-    #[error("the parent cannot be reached: {0}")]
-    Unreachable(String),
-    /// The parent answered with a problem.
-    #[error("the parent answered {status}: {problem}")]
-    Problem {
-        /// The HTTP status.
-        status: u16,
-        /// The problem's slug.
-        problem: String,
-    },
+    /// The parent cannot be reached, or answered with a problem that says nothing about the key.
+    #[error("{0}")]
+    Parent(AskError),
     /// Refused: the evidence does not show what was to be shown.
     #[error("{0}")]
     Refused(#[from] Refusal),
@@ -127,26 +111,18 @@ pub enum Refusal {
 /// How old a document may be. It is made for the nonce, so this bounds clock errors, not replay.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
-/// How long the parent may take for one reply.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Longest reply read, in bytes.
-const MAX_REPLY: usize = 256 * 1024;
-
 impl Inquiry {
     /// Asks the parent, and verifies what it says.
     ///
     /// # Errors
     /// [`VerifyError::Refused`]: the key did not pass. Any other: nothing could be found out.
-    pub async fn run(&self) -> Result<Report, VerifyError> {
+    pub async fn run(&self, parent: &Parent) -> Result<Report, VerifyError> {
         let expected = self.expected_pcrs()?;
         let root = self.root()?;
         let mut nonce = [0; 32];
         getrandom::fill(&mut nonce)?;
-        let parent = Parent::new(self)?;
-        let key: KeyView = parent.get(&["v1", "keys", self.key_id.as_str()], None).await?;
-        let evidence: Evidence =
-            parent.get(&["v1", "keys", self.key_id.as_str(), "attestation"], Some(&hex::encode(nonce))).await?;
+        let key = parent.key(&self.key_id).await?;
+        let evidence = parent.attest(Some(&self.key_id), &hex::encode(nonce)).await?;
         let now = SystemTime::now();
         let document = self.judge(&key, &evidence, &root, &expected, &nonce, now)?;
         Ok(self.report(key, &document, now))
@@ -214,6 +190,19 @@ impl Inquiry {
     }
 }
 
+impl From<AskError> for VerifyError {
+    /// A refused record, like a reply that is none, is a verdict on the key; any other problem says nothing about it.
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Malformed(what) => Refusal::Malformed(what).into(),
+            error if matches!(error.slug(), "record-refused" | "kms-denied") => {
+                Refusal::Record(error.slug().to_owned()).into()
+            }
+            error => Self::Parent(error),
+        }
+    }
+}
+
 /// Addresses are in no evidence, and an address is where the value goes: what the parent shows has to be
 /// what the attested public key gives.
 fn check_addresses(key: &KeyView, public_key: &PublicKey) -> Result<(), Refusal> {
@@ -221,80 +210,6 @@ fn check_addresses(key: &KeyView, public_key: &PublicKey) -> Result<(), Refusal>
         Some(derived) if derived == key.addresses => Ok(()),
         _ => Err(Refusal::Address),
     }
-}
-
-/// The parent that is asked.
-struct Parent<'a> {
-    client: Client,
-    inquiry: &'a Inquiry,
-}
-
-impl<'a> Parent<'a> {
-    fn new(inquiry: &'a Inquiry) -> Result<Self, VerifyError> {
-        // No redirects, and no proxy that the environment may name: the token goes to the parent that was
-        // named and to nobody else.
-        let client = Client::builder().timeout(DEADLINE).redirect(reqwest::redirect::Policy::none()).no_proxy();
-        Ok(Self { client: client.build().map_err(unreachable)?, inquiry })
-    }
-
-    async fn get<T: DeserializeOwned>(&self, path: &[&str], nonce: Option<&str>) -> Result<T, VerifyError> {
-        let mut url = self.inquiry.url.clone();
-        url.path_segments_mut().map_err(|()| VerifyError::Url)?.pop_if_empty().extend(path);
-        url.query_pairs_mut().extend_pairs(nonce.map(|nonce| ("nonce", nonce)));
-        if nonce.is_none() {
-            url.set_query(None);
-        }
-        let mut request = self.client.get(url);
-        if let Some(token) = &self.inquiry.token {
-            request = request.bearer_auth(token.expose());
-        }
-        let reply = request.send().await.map_err(unreachable)?;
-        let status = reply.status();
-        let body = read_reply(reply).await?;
-        if status == StatusCode::OK {
-            return serde_json::from_slice(&body).map_err(|_| Refusal::Malformed("not the expected JSON").into());
-        }
-        Err(problem(status, &body))
-    }
-}
-
-async fn read_reply(mut reply: reqwest::Response) -> Result<Vec<u8>, VerifyError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = reply.chunk().await.map_err(unreachable)? {
-        if body.len() + chunk.len() > MAX_REPLY {
-            return Err(Refusal::Malformed("too long").into());
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// A refused record is a verdict on the key; any other problem says nothing about it.
-fn problem(status: StatusCode, body: &[u8]) -> VerifyError {
-    let document = serde_json::from_slice::<crate::problem::Document>(body);
-    let slug = document.ok().and_then(|d| d.kind.strip_prefix("urn:strongroom:problem:").map(str::to_owned));
-    // Printed on a terminal, so nothing but a slug's own characters.
-    let slug = slug.filter(|s| s.len() <= 64 && s.bytes().all(|c| c.is_ascii_lowercase() || c == b'-'));
-    match slug {
-        Some(slug) if matches!(slug.as_str(), "record-refused" | "kms-denied") => Refusal::Record(slug).into(),
-        slug => VerifyError::Problem {
-            status: status.as_u16(),
-            problem: slug.unwrap_or_else(|| "no problem document".to_owned()),
-        },
-    }
-}
-
-/// The chain of reasons, without the URL, which reqwest repeats in each.
-fn unreachable(error: reqwest::Error) -> VerifyError {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    VerifyError::Unreachable(text)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, VerifyError> {

@@ -1,10 +1,13 @@
-//! A caller of the REST endpoint, as an app would be: JSON in, status and JSON out.
+//! A caller of the REST endpoint, as an app would be: JSON in, status and JSON out, over TLS where the
+//! endpoint speaks it.
 
 use std::io;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
+
+use crate::pki::TlsPair;
 
 /// A caller.
 #[derive(Debug, Clone)]
@@ -30,6 +33,12 @@ impl Api {
     #[must_use]
     pub fn new(url: &str) -> Self {
         Self { url: url.to_owned(), token: None, http: reqwest::Client::new() }
+    }
+
+    /// A caller whose connections are made by `http`; see [`tls_client`].
+    #[must_use]
+    pub fn over(url: &str, http: reqwest::Client) -> Self {
+        Self { url: url.to_owned(), token: None, http }
     }
 
     /// The same caller with a token.
@@ -83,6 +92,19 @@ impl Api {
         let request = self.request(method, path);
         Reply::to(if let Some(body) = &body { request.json(body) } else { request }).await
     }
+}
+
+/// A client that believes the authorities of `roots` (PEM) and no others, and shows the certificate of
+/// `pair` to whoever asks for one.
+///
+/// # Errors
+/// One of them is no PEM.
+pub fn tls_client(roots: &str, pair: Option<&TlsPair>) -> io::Result<reqwest::ClientBuilder> {
+    let roots = reqwest::Certificate::from_pem_bundle(roots.as_bytes()).map_err(io::Error::other)?;
+    let client = reqwest::Client::builder().tls_certs_only(roots);
+    let Some(TlsPair { certificate, key }) = pair else { return Ok(client) };
+    let identity = reqwest::Identity::from_pem(format!("{certificate}{key}").as_bytes()).map_err(io::Error::other)?;
+    Ok(client.identity(identity))
 }
 
 impl Reply {

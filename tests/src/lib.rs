@@ -1,11 +1,14 @@
 //! The harness: honest doubles of what strongroom talks to. Nothing of ours depends on it.
 
 pub mod api;
+pub mod bench;
 pub mod demo;
+pub mod endpoint;
 pub mod frames;
 pub mod mock_imds;
 pub mod mock_kms;
 pub mod mock_nsm;
+pub mod moto;
 pub mod pki;
 pub mod python;
 pub mod stack;

@@ -1,27 +1,27 @@
-//! The test PKIs: a chain of the shape that the Nitro hypervisor issues, and a TLS authority for
-//! mock-kms. Both are honest; a test breaks a chain by changing one field of one
-//! [`CertificateSpec`] before it is issued. What a verifier thinks of the result is not decided here.
+//! The test PKIs: a chain of the shape that the Nitro hypervisor issues, and the TLS authorities of
+//! `tls`. All are honest; a test breaks a certificate by changing one field of one [`CertificateSpec`]
+//! before it is issued. What a verifier thinks of the result is not decided here.
 
 #![expect(clippy::expect_used, reason = "a harness that cannot issue its certificates has nothing to go on with")]
+
+mod tls;
 
 use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P384_SHA384, SignatureAlgorithm,
 };
+pub use tls::{TLS_ROOT_FILE, TlsAuthority, TlsPair, client_spec, server_spec};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The file in an NSM's directory that holds the root which verifiers are given, as PEM.
 pub const NITRO_ROOT_FILE: &str = "mock-nsm-root.pem";
-/// The file in a TLS authority's directory that holds the root which clients are given, as PEM.
-pub const TLS_ROOT_FILE: &str = "mock-kms-tls-root.pem";
 
 const NITRO_ROOT_KEY_FILE: &str = "mock-nsm-root.key.pem";
-const TLS_ROOT_KEY_FILE: &str = "mock-kms-tls-root.key.pem";
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -200,65 +200,6 @@ fn specification(common_name: &str, (not_before, not_after): (SystemTime, System
     params.not_before = whole_seconds(not_before);
     params.not_after = whole_seconds(not_after);
     CertificateSpec { params, key: &PKCS_ECDSA_P384_SHA384, issuer_name: None, signed_by_stranger: false }
-}
-
-/// Issues server certificates for the doubles that speak TLS.
-pub struct TlsAuthority(Issued);
-
-impl TlsAuthority {
-    /// An authority that lives as long as this value.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(Issued::new(&tls_root(), None))
-    }
-
-    /// The authority that lives in `directory`, made there on first use together with
-    /// [`TLS_ROOT_FILE`].
-    ///
-    /// # Errors
-    /// The files cannot be read, written or understood.
-    pub fn open(directory: &Path) -> io::Result<Self> {
-        Issued::open(&tls_root(), directory, TLS_ROOT_FILE, TLS_ROOT_KEY_FILE).map(Self)
-    }
-
-    /// The root, as PEM.
-    #[must_use]
-    pub fn root_pem(&self) -> String {
-        self.0.pem.clone()
-    }
-
-    /// A fresh key and a certificate chain (leaf only: clients have the root) for `host`, a DNS name or
-    /// an IP address.
-    #[must_use]
-    pub fn issue(&self, host: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a host name");
-        params.distinguished_name.push(DnType::CommonName, host);
-        params.not_before = whole_seconds(now() - DAY);
-        params.not_after = whole_seconds(now() + 90 * DAY);
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.use_authority_key_identifier_extension = true;
-        let spec =
-            CertificateSpec { params, key: &PKCS_ECDSA_P256_SHA256, issuer_name: None, signed_by_stranger: false };
-        let leaf = Issued::new(&spec, Some(&self.0));
-        let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).expect("PKCS#8 of our own making");
-        (vec![CertificateDer::from(leaf.der)], key)
-    }
-}
-
-impl Default for TlsAuthority {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-fn tls_root() -> CertificateSpec {
-    let mut spec = specification("strongroom test TLS root", (now() - DAY, now() + 10 * YEAR));
-    spec.params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    spec.params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    spec.key = &PKCS_ECDSA_P256_SHA256;
-    spec
 }
 
 /// A certificate with its key, and the parameters from which it issues others.

@@ -17,6 +17,8 @@ use strongroom_protocol::Measurement;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::api::Api;
+use crate::endpoint::{Demand, Pki};
 use crate::mock_kms::{self, Admitted, Control, ControlError, Endpoint, dedicated_key_policy};
 use crate::mock_nsm::image_pcrs;
 use crate::pki::NITRO_ROOT_FILE;
@@ -63,6 +65,9 @@ pub struct Plan {
     pub admitted_pcr16: Option<[u8; 48]>,
     /// `[store]` of strongroom.toml; by default the folder `keys`.
     pub store: String,
+    /// What the endpoint asks of clients over TLS; by default it speaks plain HTTP. The files are those of
+    /// [`Pki`], in the folder `tls`.
+    pub tls: Option<Demand>,
     /// Text that strongroom.toml has besides, for example `[[identities]]`.
     pub parent_toml: String,
     /// Environment of the parent beside its AWS credentials. Wins over those.
@@ -100,6 +105,7 @@ impl Plan {
             admitted_image: None,
             admitted_pcr16: None,
             store: "type = \"directory\"\npath = \"keys\"\n".to_owned(),
+            tls: None,
             parent_toml: String::new(),
             parent_environment: Vec::new(),
             enclave_address: "unix:enclave.sock".to_owned(),
@@ -126,6 +132,7 @@ impl Plan {
     pub async fn start_unready(mut self) -> io::Result<Stack> {
         fs::create_dir_all(self.directory.join("keys"))?;
         self.directory = self.directory.canonicalize()?;
+        let http = self.client()?;
         let (kms, endpoint) = self.start_kms(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         // Not before: a port that is only found free could become mock-kms's.
         self.listen = free_address(self.listen)?;
@@ -135,7 +142,8 @@ impl Plan {
         let enclave = self.start_enclave("enclave").await?;
         let parent = self.start_parent("parent", CONFIG_FILE)?;
         Ok(Stack {
-            url: format!("http://{}", self.listen),
+            url: self.url(self.listen),
+            http,
             plan: self,
             control,
             endpoint,
@@ -203,11 +211,25 @@ impl Plan {
 
     fn toml_without_proxy(&self, listen: SocketAddr) -> String {
         let (enclave, store, rest) = (&self.enclave_address, &self.store, &self.parent_toml);
+        let tls = self.tls.map(Pki::toml).unwrap_or_default();
         format!(
             "listen = \"{listen}\"\n\n\
              [enclave]\naddress = \"{enclave}\"\nconfiguration = \"enclave.json\"\n\n\
-             [store]\n{store}\n{rest}\n"
+             [store]\n{store}\n{tls}\n{rest}\n"
         )
+    }
+
+    fn url(&self, address: SocketAddr) -> String {
+        format!("{}://{address}", if self.tls.is_some() { "https" } else { "http" })
+    }
+
+    /// A client that gets through to the parent; over TLS, with a certificate that no identity has.
+    fn client(&self) -> io::Result<reqwest::Client> {
+        match self.tls {
+            // It must not keep a place of the parent's.
+            None => reqwest::Client::builder().pool_max_idle_per_host(0).build().map_err(io::Error::other),
+            Some(_) => Pki::open(&self.directory)?.stranger(),
+        }
     }
 
     async fn start_kms(&self, listen: SocketAddr) -> io::Result<(Process, Endpoint)> {
@@ -276,6 +298,7 @@ pub struct Stack {
     pub plan: Plan,
     /// The parent's URL.
     pub url: String,
+    http: reqwest::Client,
     /// The controls of mock-kms.
     pub control: Control,
     /// The ARN of the first KMS key.
@@ -295,6 +318,14 @@ impl Stack {
         &self.plan.directory
     }
 
+    /// A caller that gets through to the parent, without a token. Its connections are its own.
+    ///
+    /// # Errors
+    /// The TLS files are not there.
+    pub fn caller(&self) -> io::Result<Api> {
+        Ok(Api::over(&self.url, self.plan.client()?))
+    }
+
     /// The address of KMS itself.
     #[must_use]
     pub const fn kms_address(&self) -> SocketAddr {
@@ -306,7 +337,7 @@ impl Stack {
     /// # Errors
     /// It is not, in a minute, or a process ended meanwhile.
     pub async fn wait_ready(&self) -> io::Result<()> {
-        wait_ready(&self.url, &self.parent).await
+        wait_ready(&self.http, &self.url, &self.parent).await
     }
 
     /// Writes the configuration anew from the plan and admits it, and nothing else, to the KMS keys. An
@@ -347,8 +378,8 @@ impl Stack {
         let listen = free_address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         fs::write(self.directory().join("another.toml"), self.plan.toml_without_proxy(listen))?;
         let process = self.plan.start_parent("another-parent", "another.toml")?;
-        let url = format!("http://{listen}");
-        wait_ready(&url, &process).await?;
+        let url = self.plan.url(listen);
+        wait_ready(&self.http, &url, &process).await?;
         Ok(AnotherParent { url, _parent: process, _enclave: None })
     }
 
@@ -367,8 +398,8 @@ impl Stack {
         fs::write(self.directory().join("another.toml"), plan.strongroom_toml(self.endpoint.kms))?;
         let enclave = plan.start_enclave("another-enclave").await?;
         let parent = plan.start_parent("another-parent", "another.toml")?;
-        let url = format!("http://{}", plan.listen);
-        wait_ready(&url, &parent).await?;
+        let url = plan.url(plan.listen);
+        wait_ready(&self.http, &url, &parent).await?;
         Ok(AnotherParent { url, _parent: parent, _enclave: Some(enclave) })
     }
 
@@ -438,11 +469,11 @@ pub struct AnotherParent {
     _enclave: Option<Process>,
 }
 
-async fn wait_ready(url: &str, parent: &Process) -> io::Result<()> {
+async fn wait_ready(http: &reqwest::Client, url: &str, parent: &Process) -> io::Result<()> {
     let readyz = format!("{url}/readyz");
     let started = Instant::now();
     loop {
-        let answer = reqwest::get(&readyz).await;
+        let answer = http.get(&readyz).send().await;
         if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 //! lost, none is half-written, and whoever asks again gets it done.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,9 +10,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use strongroom_parent::stored_record::StoredRecord;
 use strongroom_tests::api::{Api, Reply};
-use strongroom_tests::stack::{KmsKeyKind, Plan};
+use strongroom_tests::stack::{KmsKeyKind, Plan, binary};
+use tokio::process::Command;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::stores::list;
 use crate::stores::place::Place;
@@ -65,6 +67,8 @@ async fn kill(mut it: Place, times: u32, longest_ms: u64) -> Place {
         };
         workers.spawn(worker.work(Arc::clone(&stop)));
     }
+    let bulk = Bulk { url: it.scene.stack.url.clone(), kms_key: it.scene.stack.kms_keys[1].clone() };
+    let bulk = tokio::spawn(bulk.work(Random(random.next()), Arc::clone(&stop)));
     for n in 1..=times {
         sleep(Duration::from_millis(random.below(longest_ms))).await;
         if n % 10 == 0 {
@@ -81,7 +85,14 @@ async fn kill(mut it: Place, times: u32, longest_ms: u64) -> Place {
     report(&format!("{times} kills: {created} keys, {changes} changes, {interrupted} interrupted"));
     assert!(interrupted > times as usize / 4 && created > 10 && changes > 10, "the kills hit something");
 
-    let mut all: Vec<String> = Vec::new();
+    let (mut all, bulk_kills) = bulk.await.expect("no panic");
+    assert!(bulk_kills > 0, "the bulk command was killed too");
+    let last = all.last().expect("keys").clone();
+    assert_eq!(it.scene.sign(&last).await.status.as_u16(), 200);
+    for key_id in &all {
+        let shown = it.scene.api.get(&format!("/v1/keys/{key_id}")).await.expect("a reply").body;
+        assert_eq!(shown["kms_key_arn"], it.scene.stack.kms_keys[1], "{key_id}");
+    }
     for worker in workers {
         for (key_id, expected) in &worker.keys {
             assert_eq!(worker.shown(key_id).await.as_ref(), Some(expected), "{key_id}");
@@ -99,6 +110,46 @@ async fn kill(mut it: Place, times: u32, longest_ms: u64) -> Place {
     all.sort();
     assert_eq!(listed, all, "the keys that were created, and no others");
     it
+}
+
+/// Somebody at a command line, who creates many keys and re-wraps them all, and is killed now and then.
+struct Bulk {
+    url: String,
+    kms_key: String,
+}
+
+/// Keys that it makes. The rate keeps it busy for a while.
+const BULK: usize = 60;
+
+impl Bulk {
+    /// The ids of its keys, all created and all re-wrapped; and how often it was killed on the way.
+    async fn work(self, mut random: Random, stop: Arc<AtomicBool>) -> (Vec<String>, usize) {
+        let count = BULK.to_string();
+        let create = ["create", "--algorithm", "ed25519", "--count", &count, "--prefix", "bulk-", "--rate", "20"];
+        let rewrap = ["rewrap", "--all", "--prefix", "bulk-", "--kms-key-arn", &self.kms_key, "--rate", "20"];
+        let mut kills = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let command: &[&str] = if random.below(2) == 0 { &create } else { &rewrap };
+            let mut process = self.command(command).spawn().expect("started");
+            let lifetime = Duration::from_millis(200 + random.below(2000));
+            if timeout(lifetime, process.wait()).await.is_err() {
+                process.kill().await.expect("killed");
+                kills += 1;
+            }
+        }
+        for command in [&create[..], &rewrap] {
+            let output = self.command(command).stderr(Stdio::piped()).output().await.expect("run");
+            assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        ((1..=BULK).map(|n| format!("bulk-{n:06}")).collect(), kills)
+    }
+
+    fn command(&self, command: &[&str]) -> Command {
+        let mut process = Command::new(binary("strongroom"));
+        process.arg("key").args(command).args(["--url", &self.url]).kill_on_drop(true);
+        process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        process
+    }
 }
 
 /// What a worker knows of one of its keys.

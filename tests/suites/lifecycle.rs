@@ -1,7 +1,6 @@
 //! Processes come and go: the enclave is killed, KMS and the parent restart, the parent drains; the dev
-//! stack and the command line keep what they promise.
+//! stack keeps what it promises.
 
-mod command_line;
 mod dev_stack;
 
 use std::time::Duration;
@@ -17,7 +16,7 @@ use tokio::time::Instant;
 use crate::scene::{Scene, assert_problem, eventually};
 
 /// Sends a signal to a process of ours.
-fn signal(process: Option<u32>, signal: Signal) {
+pub(crate) fn signal(process: Option<u32>, signal: Signal) {
     let process = process.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw).expect("a process");
     kill_process(process, signal).expect("it is there");
 }
@@ -179,7 +178,7 @@ async fn connect(url: &str) -> TcpStream {
     stream
 }
 
-/// For the modules below: a key that can be created, shown or not.
+/// For the module below: a key that can be created, shown or not.
 async fn create(api: &Api, key_id: &str) -> Reply {
     api.post("/v1/keys", json!({ "key_id": key_id, "algorithm": "ed25519" })).await.expect("a reply")
 }

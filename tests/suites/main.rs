@@ -10,6 +10,7 @@
 
 mod attestation;
 mod canary;
+mod command_line;
 mod derive;
 mod frames;
 mod hostile_parent;
@@ -25,4 +26,5 @@ mod rewrap;
 mod scene;
 mod shared;
 mod stores;
+mod tls;
 mod walls;

@@ -40,7 +40,7 @@ impl Scene {
         let mut plan = Plan::new(directory.path());
         change(&mut plan);
         let stack = plan.start_unready().await.expect("the stack starts");
-        Self { api: Api::new(&stack.url), stack, _directory: directory }
+        Self { api: stack.caller().expect("a caller"), stack, _directory: directory }
     }
 
     /// Creates an ed25519 key with the default policy.
@@ -106,9 +106,11 @@ impl Scene {
         StoredRecord::from_json(&key_id.parse().expect("an id"), &bytes).expect("a stored record").record
     }
 
-    /// A connection of our own to the enclave.
+    /// A connection of our own to the enclave, once it listens.
     pub(crate) async fn enclave(&self) -> EnclaveSocket {
-        EnclaveSocket::greeted(self.stack.directory()).await.expect("the enclave answers")
+        let connect = async || EnclaveSocket::greeted(self.stack.directory()).await;
+        eventually("the enclave answers", async || connect().await.is_ok()).await;
+        connect().await.expect("the enclave answers")
     }
 
     /// The calls about one key that KMS has logged.

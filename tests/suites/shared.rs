@@ -33,7 +33,7 @@ impl SharedScene {
                 scene
             }
         };
-        let api = Api::new(&scene.stack.url);
+        let api = scene.stack.caller().expect("a caller");
         (scene, api)
     }
 }

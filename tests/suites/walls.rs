@@ -145,6 +145,11 @@ fn curve_points_stay_in_the_one_module_of_the_parent_that_only_key_verify_reache
 }
 
 #[test]
+fn tls_of_callers_is_made_in_one_module_of_the_parent() {
+    assert_only("parent/src", &["rustls::"], &["parent/src/tls.rs", "parent/src/tls/material.rs"]);
+}
+
+#[test]
 fn serde_cbor_is_named_by_the_codec_and_the_document_only() {
     let owners = ["protocol/src/document.rs", "protocol/src/frame.rs"];
     assert_only("protocol/src", &["serde_cbor"], &owners);

@@ -9,30 +9,26 @@ use time::OffsetDateTime;
 use tracing::{error, info};
 
 use super::api::{ChangeKey, KeyView, RewrapKey, ScheduleDeletion};
-use super::extract::{GenerationParams, GenerationQuery, KeyPath, UnreadBody};
+use super::extract::{GenerationParams, GenerationQuery, KeyPath, Managed, UnreadBody};
 use super::openapi::{ChangeProblems, RewrapProblems};
 use super::{App, Context};
 use crate::auth::{Caller, Operation};
 use crate::key_state::StateChange;
+use crate::key_store::StoreError;
 use crate::problem::{Kind, Problem};
 
 /// Lets a key sign. Needs `manage`.
 #[utoipa::path(
-    post, path = "/v1/keys/{key_id}/enable", tag = "keys", operation_id = "enableKey", security(("bearer" = [])),
+    post, path = "/v1/keys/{key_id}/enable", tag = "keys", operation_id = "enableKey", security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     request_body = Option<ChangeKey>,
     responses((status = 200, description = "The key, enabled", body = KeyView), ChangeProblems)
 )]
 pub(super) async fn enable(
     State(app): State<App>,
-    context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
+    Managed { key_id, request, .. }: Managed<ChangeKey>,
 ) -> Result<Json<KeyView>, Problem> {
-    caller.authorize_key(Operation::Manage, &key_id)?;
-    let (ChangeKey { generation }, _room) = body.json_or_default(&context).await?;
-    change_state(&app, &key_id, generation, StateChange::Enable).await
+    change_state(&app, &key_id, request.generation, StateChange::Enable).await
 }
 
 /// Lets a key not sign. Needs `manage`.
@@ -40,21 +36,16 @@ pub(super) async fn enable(
 /// Parents that have the key's record cached notice within their `cache_seconds`. The state is the
 /// parents'; the hard stop for one key is a Deny in the KMS key's policy.
 #[utoipa::path(
-    post, path = "/v1/keys/{key_id}/disable", tag = "keys", operation_id = "disableKey", security(("bearer" = [])),
+    post, path = "/v1/keys/{key_id}/disable", tag = "keys", operation_id = "disableKey", security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     request_body = Option<ChangeKey>,
     responses((status = 200, description = "The key, disabled", body = KeyView), ChangeProblems)
 )]
 pub(super) async fn disable(
     State(app): State<App>,
-    context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
+    Managed { key_id, request, .. }: Managed<ChangeKey>,
 ) -> Result<Json<KeyView>, Problem> {
-    caller.authorize_key(Operation::Manage, &key_id)?;
-    let (ChangeKey { generation }, _room) = body.json_or_default(&context).await?;
-    change_state(&app, &key_id, generation, StateChange::Disable).await
+    change_state(&app, &key_id, request.generation, StateChange::Disable).await
 }
 
 /// Begins the waiting period before a key can be deleted; it does not sign meanwhile. Needs `manage`.
@@ -62,46 +53,36 @@ pub(super) async fn disable(
 /// Nothing is deleted by itself when the period is over.
 #[utoipa::path(
     post, path = "/v1/keys/{key_id}/schedule-deletion", tag = "keys", operation_id = "scheduleKeyDeletion",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     request_body = Option<ScheduleDeletion>,
     responses((status = 200, description = "The key and its deletion date", body = KeyView), ChangeProblems)
 )]
 pub(super) async fn schedule_deletion(
     State(app): State<App>,
-    context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
+    Managed { key_id, request, .. }: Managed<ScheduleDeletion>,
 ) -> Result<Json<KeyView>, Problem> {
-    caller.authorize_key(Operation::Manage, &key_id)?;
-    let (ScheduleDeletion { waiting_days, generation }, _room) = body.json_or_default(&context).await?;
-    change_state(&app, &key_id, generation, StateChange::ScheduleDeletion(waiting_days)).await
+    change_state(&app, &key_id, request.generation, StateChange::ScheduleDeletion(request.waiting_days)).await
 }
 
 /// Ends the waiting period without deletion; the key stays disabled. Needs `manage`.
 #[utoipa::path(
     post, path = "/v1/keys/{key_id}/cancel-deletion", tag = "keys", operation_id = "cancelKeyDeletion",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     request_body = Option<ChangeKey>,
     responses((status = 200, description = "The key, disabled", body = KeyView), ChangeProblems)
 )]
 pub(super) async fn cancel_deletion(
     State(app): State<App>,
-    context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
+    Managed { key_id, request, .. }: Managed<ChangeKey>,
 ) -> Result<Json<KeyView>, Problem> {
-    caller.authorize_key(Operation::Manage, &key_id)?;
-    let (ChangeKey { generation }, _room) = body.json_or_default(&context).await?;
-    change_state(&app, &key_id, generation, StateChange::CancelDeletion).await
+    change_state(&app, &key_id, request.generation, StateChange::CancelDeletion).await
 }
 
 /// Deletes a key whose waiting period is over. Needs `manage`.
 #[utoipa::path(
-    delete, path = "/v1/keys/{key_id}", tag = "keys", operation_id = "deleteKey", security(("bearer" = [])),
+    delete, path = "/v1/keys/{key_id}", tag = "keys", operation_id = "deleteKey", security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name"), GenerationParams),
     responses((status = 204, description = "The key is deleted"), ChangeProblems)
 )]
@@ -112,7 +93,13 @@ pub(super) async fn delete(
     GenerationQuery(generation): GenerationQuery,
 ) -> Result<StatusCode, Problem> {
     caller.authorize_key(Operation::Manage, &key_id)?;
-    let known = app.records.find_to_change(&key_id, generation).await?;
+    let known = match app.records.find_to_change(&key_id, generation).await {
+        Err(StoreError::NotFound) => {
+            app.records.finish_deletion(&key_id).await?;
+            return Err(Kind::KeyNotFound.into());
+        }
+        found => found?,
+    };
     known.stored.state.check_deletable(OffsetDateTime::now_utc())?;
     app.records.delete(&known).await?;
     info!(generation = known.stored.generation, "the key is deleted");
@@ -125,7 +112,7 @@ pub(super) async fn delete(
 /// takes the old one's place. A rotation counts once the old KMS key denies `Decrypt`: copies of the old
 /// record open as long as it does not.
 #[utoipa::path(
-    post, path = "/v1/keys/{key_id}/rewrap", tag = "keys", operation_id = "rewrapKey", security(("bearer" = [])),
+    post, path = "/v1/keys/{key_id}/rewrap", tag = "keys", operation_id = "rewrapKey", security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     request_body = RewrapKey,
     responses((status = 200, description = "The key under the other KMS key", body = KeyView), RewrapProblems)

@@ -16,7 +16,7 @@ use crate::problem::{Kind, Problem};
 
 /// Attests the enclave. Needs `read`.
 #[utoipa::path(
-    get, path = "/v1/attestation", tag = "attestation", operation_id = "attestEnclave", security(("bearer" = [])),
+    get, path = "/v1/attestation", tag = "attestation", operation_id = "attestEnclave", security(("bearer" = []), ("client_certificate" = [])),
     params(NonceParams),
     responses((status = 200, description = "A document made now", body = Evidence), EnclaveEvidenceProblems)
 )]
@@ -34,7 +34,7 @@ pub(super) async fn of_enclave(
 /// Attests a key, after opening its record in the enclave. Needs `read`.
 #[utoipa::path(
     get, path = "/v1/keys/{key_id}/attestation", tag = "attestation", operation_id = "attestKey",
-    security(("bearer" = [])),
+    security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name"), NonceParams),
     responses(
         (status = 200, description = "A document made now; `user_data` is over the key's binding", body = Evidence),

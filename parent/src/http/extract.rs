@@ -20,8 +20,9 @@ use utoipa::IntoParams;
 use super::api::from_hex;
 use super::strict::Object;
 use super::{App, Context};
-use crate::auth::{Caller, Identities};
+use crate::auth::{Caller, Identities, Operation, Shown};
 use crate::problem::{Kind, Problem};
+use crate::tls::ClientCertificate;
 
 /// Longest body, in bytes.
 const MAX_BODY: usize = 2 * 1024 * 1024;
@@ -54,19 +55,32 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         if matches!(app.identities, Identities::AnyLocalCaller) {
-            refuse_foreign_host(&parts.headers)?;
+            refuse_web_pages(&parts.headers)?;
         }
-        let authorization = single(&parts.headers, &header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        let caller = app.identities.authenticate(authorization)?;
+        let shown = match parts.extensions.get::<ClientCertificate>() {
+            _ if parts.headers.contains_key(header::AUTHORIZATION) => {
+                // Two of them are none, and no reason to look at the certificate.
+                let header = single(&parts.headers, &header::AUTHORIZATION);
+                Shown::Authorization(header.map(HeaderValue::as_bytes).unwrap_or_default())
+            }
+            Some(certificate) => Shown::Certificate(certificate),
+            None => Shown::Nothing,
+        };
+        let caller = app.identities.authenticate(shown)?;
         Span::current().record("identity", caller.name());
         Ok(caller)
     }
 }
 
 /// Without identities, being on this machine is all that a caller has to prove, and a web page in a
-/// browser on this machine is not such a caller. Its requests carry the page's own host name, even
-/// where DNS makes that name point here (DNS rebinding).
-fn refuse_foreign_host(headers: &HeaderMap) -> Result<(), Problem> {
+/// browser on this machine is not such a caller. Where its requests name this machine, the browser says
+/// that they come from a page (`Origin`, Fetch standard; `Sec-Fetch-Site`, Fetch Metadata); where DNS makes
+/// the page's own name point here (DNS rebinding), they carry that name.
+fn refuse_web_pages(headers: &HeaderMap) -> Result<(), Problem> {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if headers.contains_key(header::ORIGIN) || site.is_some_and(|site| site != b"none") {
+        return Err(Problem::new(Kind::Forbidden, "Without identities, requests of web pages are not served."));
+    }
     let host = single(headers, &header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
@@ -224,7 +238,7 @@ impl UnreadBody {
     ///
     /// # Errors
     /// As of [`UnreadBody::json`].
-    pub(super) async fn json_or_default<T>(self, context: &Context) -> Result<(T, Taken), Problem>
+    async fn json_or_default<T>(self, context: &Context) -> Result<(T, Taken), Problem>
     where
         T: DeserializeOwned + Default,
     {
@@ -234,6 +248,29 @@ impl UnreadBody {
             (false, true) => Ok((parse(&body)?, taken)),
             (false, false) => Err(Kind::UnsupportedMediaType.into()),
         }
+    }
+}
+
+/// A change of the key in the path, asked for by a caller who may manage it. Nothing is required of the
+/// body, so it may be missing.
+pub(super) struct Managed<T> {
+    pub(super) key_id: KeyId,
+    pub(super) request: T,
+    _room: Taken,
+}
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for Managed<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let context = Context::from_request_parts(&mut parts, app).await?;
+        let caller = Caller::from_request_parts(&mut parts, app).await?;
+        let KeyPath(key_id) = KeyPath::from_request_parts(&mut parts, app).await?;
+        caller.authorize_key(Operation::Manage, &key_id)?;
+        let body = UnreadBody::from_request(Request::from_parts(parts, body), app).await?;
+        let (request, room) = body.json_or_default(&context).await?;
+        Ok(Self { key_id, request, _room: room })
     }
 }
 

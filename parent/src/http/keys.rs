@@ -26,7 +26,7 @@ use crate::records::{Found, KnownRecord};
 
 /// Creates a key in the enclave. Needs `manage`.
 #[utoipa::path(
-    post, path = "/v1/keys", tag = "keys", operation_id = "createKey", security(("bearer" = [])),
+    post, path = "/v1/keys", tag = "keys", operation_id = "createKey", security(("bearer" = []), ("client_certificate" = [])),
     request_body = CreateKey,
     responses((status = 201, description = "The new key", body = KeyView), CreateProblems)
 )]
@@ -63,7 +63,7 @@ fn created(known: &KnownRecord) -> Response {
 
 /// Lists the keys that the caller may read. Needs `read`.
 #[utoipa::path(
-    get, path = "/v1/keys", tag = "keys", operation_id = "listKeys", security(("bearer" = [])),
+    get, path = "/v1/keys", tag = "keys", operation_id = "listKeys", security(("bearer" = []), ("client_certificate" = [])),
     params(PageParams),
     responses((status = 200, description = "Some keys", body = KeyPage), ListProblems)
 )]
@@ -80,7 +80,7 @@ pub(super) async fn list(
 
 /// Shows a key. Needs `read`.
 #[utoipa::path(
-    get, path = "/v1/keys/{key_id}", tag = "keys", operation_id = "getKey", security(("bearer" = [])),
+    get, path = "/v1/keys/{key_id}", tag = "keys", operation_id = "getKey", security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     responses((status = 200, description = "The key", body = KeyView), ShowProblems)
 )]
@@ -95,7 +95,7 @@ pub(super) async fn show(
 
 /// Signs one payload. Needs `sign`.
 #[utoipa::path(
-    post, path = "/v1/keys/{key_id}/sign", tag = "keys", operation_id = "sign", security(("bearer" = [])),
+    post, path = "/v1/keys/{key_id}/sign", tag = "keys", operation_id = "sign", security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     request_body = SignRequest,
     responses((status = 200, description = "The signature", body = SignReply), SignProblems)
@@ -139,6 +139,9 @@ pub(super) async fn settle<T>(
         }
         Err(error) => error,
     };
+    if may_be_outdated(error) {
+        app.records.refused(&found);
+    }
     if found.cached && may_be_outdated(error) {
         match app.records.find_afresh(found.record.stored.key_id()).await {
             Ok(fresh) if fresh.record.presented != found.record.presented => return Ok(ControlFlow::Continue(fresh)),

@@ -35,7 +35,7 @@ use crate::records::Records;
 pub(crate) use api::from_hex;
 pub use api::{Evidence, KeyView};
 pub use extract::BodyRoom;
-pub use server::serve;
+pub use server::{Entrance, serve};
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]

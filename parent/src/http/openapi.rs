@@ -41,16 +41,21 @@ pub(super) fn described() -> OpenApiRouter<App> {
                        carries `x-request-id`; errors are RFC 9457 problem documents."
     ),
     components(schemas(problem::Document)),
-    modifiers(&Bearer)
+    modifiers(&Proofs)
 )]
 struct Description;
 
-struct Bearer;
+/// How callers show who they are: by either, where identities are configured.
+struct Proofs;
 
-impl Modify for Bearer {
+impl Modify for Proofs {
     fn modify(&self, api: &mut OpenApi) {
-        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-        api.components.get_or_insert_default().add_security_scheme("bearer", scheme);
+        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        let components = api.components.get_or_insert_default();
+        components.add_security_scheme("bearer", bearer);
+        let description = Some("Its first DNS name is the caller's.".to_owned());
+        let certificate = SecurityScheme::MutualTls { description, deprecated: None, extensions: None };
+        components.add_security_scheme("client_certificate", certificate);
     }
 }
 

@@ -1,10 +1,13 @@
 //! Callers' connections: how many, how long they may dawdle, and how they end when the process is told
-//! to. HTTP/1.1; what is asked over them is the router's matter.
+//! to. HTTP/1.1, inside TLS where there is a certificate; what is asked over them is the router's matter,
+//! and who a client certificate speaks for, `auth`'s.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -14,7 +17,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
-use tracing::{info, warn};
+use tower::ServiceExt as _;
+use tracing::{Instrument as _, debug, debug_span, info, warn};
+
+use crate::tls::{Acceptor, ClientCertificate};
+
+/// How long a caller may take to agree on TLS.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a connection may take for a request's head, and so also how long it may be idle.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
@@ -25,15 +34,31 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// The bytes that a request's head may have.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// Where callers come in: from a listener alone, over plain HTTP.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The socket.
+    pub listener: TcpListener,
+    /// Makes TLS of its connections.
+    pub tls: Option<Acceptor>,
+}
+
+impl From<TcpListener> for Entrance {
+    fn from(listener: TcpListener) -> Self {
+        Self { listener, tls: None }
+    }
+}
+
 /// Serves `router` until `stop` completes; then accepts nothing more, and returns once the requests in
 /// flight have been answered or `drain` has passed.
 pub async fn serve(
-    listener: TcpListener,
+    entrance: impl Into<Entrance>,
     router: Router,
     max_connections: usize,
     drain: Duration,
     stop: impl Future<Output = ()>,
 ) {
+    let Entrance { listener, tls } = entrance.into();
     let places = Arc::new(Semaphore::new(max_connections));
     let draining = watch::Sender::new(false);
     let mut connections = JoinSet::new();
@@ -45,10 +70,12 @@ pub async fn serve(
         };
         tokio::select! {
             (place, accepted) = accept => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, caller)) => {
                     // Replies are small and awaited; a failure only makes them slower.
                     let _ = stream.set_nodelay(true);
-                    let connection = converse(stream, router.clone(), draining.subscribe(), WRITE_DEADLINE);
+                    let draining = draining.subscribe();
+                    let connection = receive(stream, tls.clone(), router.clone(), draining, WRITE_DEADLINE)
+                        .instrument(debug_span!("connection", %caller));
                     connections.spawn(async move {
                         connection.await;
                         drop(place);
@@ -73,18 +100,54 @@ pub async fn serve(
     }
 }
 
-async fn converse<S>(stream: S, router: Router, mut draining: watch::Receiver<bool>, write_deadline: Duration)
-where
+async fn receive<S>(
+    stream: S,
+    tls: Option<Acceptor>,
+    router: Router,
+    mut draining: watch::Receiver<bool>,
+    write_deadline: Duration,
+) where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
-    // Without it, a caller who never reads his replies would hold the connection for ever.
+    // Without it, a caller who never reads his replies would hold the connection for ever. Below TLS: every
+    // byte that leaves counts, not every record.
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write_deadline));
+    let stream = Box::pin(stream);
+    let Some(tls) = tls else {
+        return converse(stream, None, router, draining).await;
+    };
+    let accepted = tokio::select! {
+        accepted = timeout(HANDSHAKE_DEADLINE, tls.accept(stream)) => accepted,
+        _ = draining.wait_for(|draining| *draining) => return,
+    };
+    match accepted {
+        Ok(Ok((stream, certificate))) => converse(stream, certificate, router, draining).await,
+        // Whoever reaches the port can do this as often as he likes: not for the operator's log.
+        Ok(Err(error)) => debug!(%error, "a TLS handshake failed"),
+        Err(_) => debug!("a TLS handshake took too long"),
+    }
+}
+
+async fn converse<S>(
+    stream: S,
+    certificate: Option<ClientCertificate>,
+    router: Router,
+    mut draining: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
+        request
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     // How a connection ends is its caller's matter, also if it ends badly.
     tokio::select! {
@@ -109,7 +172,7 @@ mod tests {
         let (client, server) = duplex(1024);
         let connection = async move {
             let never_drained = watch::Sender::new(false);
-            converse(server, router, never_drained.subscribe(), write_deadline).await;
+            receive(server, None, router, never_drained.subscribe(), write_deadline).await;
         };
         (client, tokio::spawn(connection))
     }

@@ -21,12 +21,15 @@ use names::Names;
 pub struct Directory {
     folder: Arc<Path>,
     names: Arc<Names>,
-    /// Bounds the threads that a stuck file system can hold.
-    threads: Arc<Semaphore>,
+    /// Bound the threads that a stuck file system can hold. Writers wait for one another, so they have
+    /// threads of their own: readers do not wait for them.
+    readers: Arc<Semaphore>,
+    writers: Arc<Semaphore>,
 }
 
 /// File operations at one time.
-const MAX_THREADS: usize = 32;
+const MAX_READERS: usize = 32;
+const MAX_WRITERS: usize = 16;
 
 impl Directory {
     /// Opens the folder, and makes it, for its owner only, if it is missing.
@@ -37,14 +40,18 @@ impl Directory {
         files::make(folder)?;
         let folder: PathBuf = folder.canonicalize()?;
         files::sweep(&folder);
-        Ok(Self { folder: folder.into(), names: Arc::default(), threads: Arc::new(Semaphore::new(MAX_THREADS)) })
+        let readers = Arc::new(Semaphore::new(MAX_READERS));
+        let writers = Arc::new(Semaphore::new(MAX_WRITERS));
+        Ok(Self { folder: folder.into(), names: Arc::default(), readers, writers })
     }
 
     pub(super) async fn create(&self, key_id: &KeyId, json: String) -> Result<FileRevision, StoreError> {
         let key_id = key_id.clone();
-        self.blocking(move |folder| files::create(folder, &key_id, json.as_bytes())).await?.map_err(|error| {
-            if error.kind() == io::ErrorKind::AlreadyExists { StoreError::Exists } else { unavailable(&error) }
-        })
+        self.blocking(&self.writers, move |folder| files::create(folder, &key_id, json.as_bytes())).await?.map_err(
+            |error| {
+                if error.kind() == io::ErrorKind::AlreadyExists { StoreError::Exists } else { unavailable(&error) }
+            },
+        )
     }
 
     pub(super) async fn replace(
@@ -54,13 +61,14 @@ impl Directory {
         json: String,
     ) -> Result<FileRevision, StoreError> {
         let (key_id, old) = (key_id.clone(), old.clone());
-        let replaced = self.blocking(move |folder| files::replace(folder, &key_id, &old, json.as_bytes())).await?;
+        let replaced =
+            self.blocking(&self.writers, move |folder| files::replace(folder, &key_id, &old, json.as_bytes())).await?;
         replaced.map_err(|error| unavailable(&error))?.ok_or(StoreError::GenerationLost)
     }
 
     pub(super) async fn delete(&self, key_id: &KeyId, old: &FileRevision) -> Result<(), StoreError> {
         let (key_id, old) = (key_id.clone(), old.clone());
-        match self.blocking(move |folder| files::remove(folder, &key_id, &old)).await? {
+        match self.blocking(&self.writers, move |folder| files::remove(folder, &key_id, &old)).await? {
             Ok(true) => Ok(()),
             Ok(false) => Err(StoreError::GenerationLost),
             Err(error) => Err(unavailable(&error)),
@@ -69,14 +77,14 @@ impl Directory {
 
     pub(super) async fn fetch(&self, key_id: &KeyId) -> Result<Fetched, StoreError> {
         let key_id = key_id.clone();
-        self.blocking(move |folder| read_file(folder, &key_id)).await?
+        self.blocking(&self.readers, move |folder| read_file(folder, &key_id)).await?
     }
 
     pub(super) async fn is_current(&self, key_id: &KeyId, revision: &FileRevision) -> Result<bool, StoreError> {
         let (key_id, revision) = (key_id.clone(), revision.clone());
         let look =
             move |folder: &Path| files::looks_like(folder, &key_id, &revision).map_err(|error| failed(folder, &error));
-        match self.blocking(look).await? {
+        match self.blocking(&self.readers, look).await? {
             Err(StoreError::NotFound) => Ok(false),
             looked => looked,
         }
@@ -85,17 +93,18 @@ impl Directory {
     pub(super) async fn list(&self, cursor: Option<String>, limit: usize, wanted: &Wanted) -> Result<Page, StoreError> {
         let after: Option<KeyId> = cursor.map(KeyId::try_from).transpose().map_err(|_| StoreError::Cursor)?;
         let names = Arc::clone(&self.names);
-        let sorted = self.blocking(move |folder| names.of(folder)).await?.map_err(|error| unavailable(&error))?;
+        let sorted =
+            self.blocking(&self.readers, move |folder| names.of(folder)).await?.map_err(|error| unavailable(&error))?;
         let start = after.map_or(0, |after| sorted.partition_point(|id| *id <= after));
         let mut rest = sorted.iter().skip(start).filter(|id| wanted(id)).cloned();
         let chosen: Vec<KeyId> = rest.by_ref().take(limit).collect();
         let next = rest.next().and(chosen.last()).map(ToString::to_string);
-        let page = self.blocking(move |folder| read_all(folder, &chosen)).await??;
+        let page = self.blocking(&self.readers, move |folder| read_all(folder, &chosen)).await??;
         Ok(Page { next, ..page })
     }
 
     pub(super) async fn ready(&self) -> Result<(), StoreError> {
-        match self.blocking(|folder| std::fs::metadata(folder)).await? {
+        match self.blocking(&self.readers, |folder| std::fs::metadata(folder)).await? {
             Ok(metadata) if metadata.is_dir() => Ok(()),
             Ok(_) => Err(StoreError::Unavailable),
             Err(error) => Err(unavailable(&error)),
@@ -105,9 +114,10 @@ impl Directory {
     /// Runs file operations on a thread of their own, a bounded number at a time.
     async fn blocking<T: Send + 'static>(
         &self,
+        places: &Arc<Semaphore>,
         work: impl FnOnce(&Path) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
-        let place = Arc::clone(&self.threads).acquire_owned().await.map_err(|_| StoreError::Unavailable)?;
+        let place = Arc::clone(places).acquire_owned().await.map_err(|_| StoreError::Unavailable)?;
         let folder = Arc::clone(&self.folder);
         let work = move || {
             let result = work(&folder);
@@ -119,7 +129,14 @@ impl Directory {
 }
 
 fn read_file(folder: &Path, key_id: &KeyId) -> Result<Fetched, StoreError> {
-    let (bytes, revision) = files::read(folder, key_id).map_err(|error| failed(folder, &error))?;
+    let (bytes, revision) = files::read(folder, key_id).map_err(|error| match error.kind() {
+        // The file's own fault, as far as one can tell: no other key's.
+        io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory => {
+            warn!(%key_id, %error, "a stored record cannot be read");
+            StoreError::Damaged(key_id.clone())
+        }
+        _ => failed(folder, &error),
+    })?;
     Ok(Fetched { stored: read(key_id, &bytes)?, revision: Revision::File(revision) })
 }
 
@@ -204,6 +221,18 @@ mod tests {
         assert_eq!(store.fetch(&id).await.err(), Some(StoreError::Damaged(id.clone())));
         std::fs::remove_file(folder.path().join("hot-1.json")).expect("removed");
         assert_eq!(store.fetch(&id).await.err(), Some(StoreError::NotFound));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_cannot_be_read_is_named_and_costs_nobody_else_the_list() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Directory::open(folder.path()).expect("opens");
+        create(&store, "a").await.expect("created");
+        std::fs::create_dir(folder.path().join("b.json")).expect("made");
+        let b: KeyId = "b".parse().expect("id");
+        assert_eq!(store.fetch(&b).await.err(), Some(StoreError::Damaged(b.clone())));
+        let page = store.list(None, 10, &|_: &KeyId| true).await.expect("listed");
+        assert_eq!((page.records, page.damaged), (vec![sample("a")], vec![b]));
     }
 
     #[tokio::test]

@@ -56,9 +56,8 @@ const WRITING: &str = "writing";
 /// Not a key's id (it begins with a dot), so asking for it only tells whether the table answers.
 const NO_KEY: &str = ".ready";
 
-/// Items that one Scan reads. A caller who wants one key may have to pass by a whole table, so it is not
-/// the caller's `limit`. About what fits the megabyte that DynamoDB gives at once.
-const SCAN_PAGE: i32 = 250;
+/// Most items that one Scan reads: about what fits the megabyte that DynamoDB gives at once.
+const SCAN_PAGE: usize = 250;
 
 /// After this long, a list ends with what it has. Well below the store's deadline.
 const LIST_PATIENCE: Duration = Duration::from_secs(3);
@@ -175,8 +174,13 @@ impl DynamoDb {
         let mut page = Page::default();
         // The last key that is on the page.
         let mut shown = None;
+        // One more than the page tells whether it is the last. What the caller may not see is passed by in
+        // larger steps, of which there is one at least.
+        let mut step = limit.saturating_add(1).min(SCAN_PAGE);
         loop {
-            let Scanned { items, last } = self.scan(start).await?;
+            let Scanned { items, last } = self.scan(start, step).await?;
+            let goes_on = step < SCAN_PAGE || Instant::now() < end;
+            step = SCAN_PAGE;
             for (key_id, item) in items.into_iter().filter(|(key_id, _)| wanted(key_id)) {
                 if page.is_full(limit) {
                     // A cursor of a key that the caller has seen names no other.
@@ -186,7 +190,7 @@ impl DynamoDb {
                 shown = Some(key_id.into());
             }
             match last {
-                Some(last) if Instant::now() < end => start = Some(last),
+                Some(last) if goes_on => start = Some(last),
                 Some(last) => {
                     let next = self.cursor_key().await?.seal(&last)?;
                     return Ok(Page { next: Some(next), ..page });
@@ -249,8 +253,9 @@ impl DynamoDb {
     }
 
     /// One page of the table's own.
-    async fn scan(&self, start: Option<String>) -> Result<Scanned, StoreError> {
-        let mut scan = self.client.scan().table_name(&self.table).consistent_read(true).limit(SCAN_PAGE);
+    async fn scan(&self, start: Option<String>, items: usize) -> Result<Scanned, StoreError> {
+        let items = i32::try_from(items).unwrap_or(i32::MAX);
+        let mut scan = self.client.scan().table_name(&self.table).consistent_read(true).limit(items);
         if let Some(start) = start {
             scan = scan.exclusive_start_key("key_id", text(&start));
         }
@@ -364,11 +369,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_small_limit_does_not_make_small_scans() {
+    async fn a_small_limit_makes_one_small_scan_and_no_more() {
         let ([store, _], scans) = table(names(1000)).await;
         let page = store.list(None, 1, &|id: &KeyId| id.as_str() == "cold-0999").await.expect("listed");
         assert_eq!((ids(&page), page.next), (vec!["cold-0999".to_owned()], None));
-        assert_eq!(scans.load(Ordering::Relaxed), 4);
+        assert_eq!(scans.load(Ordering::Relaxed), 5);
+        let page = store.list(None, 100, &|_: &KeyId| true).await.expect("listed");
+        assert_eq!((page.records.len(), page.next.as_deref()), (100, Some("cold-0099")));
+        assert_eq!(scans.load(Ordering::Relaxed), 6);
     }
 
     #[tokio::test]
@@ -387,7 +395,7 @@ mod tests {
             cursor = Some(next);
         }
         assert_eq!(found, hot);
-        assert!(scans.load(Ordering::Relaxed) <= 7);
+        assert!(scans.load(Ordering::Relaxed) <= 9);
         let unknown = parents[0].list(Some(format!(".{}", "00".repeat(16))), 2, &wanted).await;
         assert_eq!(unknown.err(), Some(StoreError::Cursor));
     }

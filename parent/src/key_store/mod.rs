@@ -58,7 +58,7 @@ pub enum Revision {
 pub struct Page {
     /// In the store's order.
     pub records: Vec<StoredRecord>,
-    /// Keys on this page whose records are damaged.
+    /// Keys on this page whose records are damaged or cannot be read.
     pub damaged: Vec<KeyId>,
     /// Where to go on; `None` at the end.
     pub next: Option<String>,
@@ -168,6 +168,18 @@ impl KeyStore {
             }
         })
         .await
+    }
+
+    /// Finishes what a deletion left that was interrupted; nothing, if there is nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn finish_deletion(&self, key_id: &KeyId) -> Result<(), StoreError> {
+        match self {
+            // Theirs is one step.
+            Self::Directory(_) | Self::DynamoDb(_) => Ok(()),
+            Self::SecretsManager(store) => in_time(store.finish_deletion(key_id)).await,
+        }
     }
 
     /// Reads a key's record, as it is now.

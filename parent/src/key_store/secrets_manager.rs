@@ -142,31 +142,46 @@ impl SecretsManager {
         }
     }
 
-    /// Deletes a secret with a tombstone; one that is gone by now is deleted.
+    pub(super) async fn finish_deletion(&self, key_id: &KeyId) -> Result<(), StoreError> {
+        match self.current(key_id.as_str()).await? {
+            Some((value, _)) if value == TOMBSTONE => self.bury(key_id).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes a secret with a tombstone; one that is gone by now is deleted. Replicas in other Regions go
+    /// first: Secrets Manager deletes no secret that has some.
     async fn bury(&self, key_id: &KeyId) -> Result<(), StoreError> {
         let name = self.name(key_id.as_str());
+        let secret = match self.client.describe_secret().secret_id(&name).send().await {
+            Ok(secret) if secret.deleted_date.is_some() => return Ok(()),
+            Ok(secret) => secret,
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => {
+                return Ok(());
+            }
+            Err(error) => return Err(unavailable("Secrets Manager DescribeSecret", &error)),
+        };
+        let replicas: Vec<String> =
+            secret.replication_status.unwrap_or_default().into_iter().filter_map(|replica| replica.region).collect();
+        if !replicas.is_empty() {
+            let remove = self.client.remove_regions_from_replication().secret_id(&name);
+            let removed = remove.set_remove_replica_regions(Some(replicas)).send().await;
+            removed.map_err(|error| unavailable("Secrets Manager RemoveRegionsFromReplication", &error))?;
+        }
         match self.client.delete_secret().secret_id(name).recovery_window_in_days(RECOVERY_DAYS).send().await {
             Ok(_) => Ok(()),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(|e| e.is_resource_not_found_exception() || e.is_invalid_request_exception()) =>
-            {
-                Ok(())
-            }
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => Ok(()),
             Err(error) => Err(unavailable("Secrets Manager DeleteSecret", &error)),
         }
     }
 
     pub(super) async fn fetch(&self, key_id: &KeyId) -> Result<Fetched, StoreError> {
-        let (json, revision) = self.current(key_id.as_str()).await?.ok_or(StoreError::NotFound)?;
-        if json == TOMBSTONE {
-            // Whoever put it there was killed before the secret was deleted. The key is gone; what is left
-            // of the work is done here, and if it cannot be done, the next one who asks will.
-            let _ = self.bury(key_id).await;
-            return Err(StoreError::NotFound);
+        match self.current(key_id.as_str()).await? {
+            Some((json, revision)) if json != TOMBSTONE => {
+                Ok(Fetched { stored: read(key_id, json.as_bytes())?, revision: Revision::Secret(revision) })
+            }
+            _ => Err(StoreError::NotFound),
         }
-        Ok(Fetched { stored: read(key_id, json.as_bytes())?, revision: Revision::Secret(revision) })
     }
 
     pub(super) async fn list(&self, cursor: Option<String>, limit: usize, wanted: &Wanted) -> Result<Page, StoreError> {
@@ -174,12 +189,26 @@ impl SecretsManager {
         let mut fetches = JoinSet::new();
         for key_id in key_ids.into_iter().filter(wanted) {
             let store = self.clone();
-            fetches.spawn(async move { store.fetch(&key_id).await.map(|Fetched { stored, .. }| stored) });
+            fetches.spawn(async move {
+                let fetched = store.fetch(&key_id).await.map(|Fetched { stored, .. }| stored);
+                (key_id, fetched)
+            });
         }
         let mut page = Page { next, ..Page::default() };
+        let mut unreadable = Vec::new();
         while let Some(fetched) = fetches.join_next().await {
-            page.push(fetched.unwrap_or(Err(StoreError::Unavailable)))?;
+            match fetched {
+                Ok((key_id, Err(StoreError::Unavailable))) => unreadable.push(key_id),
+                Ok((_, fetched)) => page.push(fetched)?,
+                Err(_) => return Err(StoreError::Unavailable),
+            }
         }
+        // One secret may have a policy or a KMS key of its own that denies it; if none can be read, the
+        // service is away.
+        if page.records.is_empty() && !unreadable.is_empty() {
+            return Err(StoreError::Unavailable);
+        }
+        page.damaged.append(&mut unreadable);
         page.records.sort_by(|a, b| a.key_id().cmp(b.key_id()));
         page.damaged.sort();
         Ok(page)
@@ -296,19 +325,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_killed_deleter_left_is_no_key_and_is_deleted() {
-        let deleted = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let seen = std::sync::Arc::clone(&deleted);
-        let aws = answering(move |operation, _| {
-            if operation == "DeleteSecret" {
-                seen.store(true, std::sync::atomic::Ordering::Relaxed);
-                return Ok(json!({}));
-            }
-            Ok(json!({ "SecretString": TOMBSTONE, "VersionId": "v" }))
+    async fn a_secret_that_alone_cannot_be_read_does_not_cost_others_the_list() {
+        let aws = answering(|operation, request| match (operation, request["SecretId"].as_str()) {
+            ("ListSecrets", _) => Ok(json!({ "SecretList": [{ "Name": "p/a" }, { "Name": "p/b" }] })),
+            (_, Some("p/a")) => Ok(json!({ "SecretString": sample("a").to_json().expect("encodes") })),
+            _ => refusal("AccessDeniedException"),
         })
         .await;
-        let found = SecretsManager::new(&aws, "p/").fetch(&"a".parse().expect("id")).await;
-        assert_eq!(found.err(), Some(StoreError::NotFound));
-        assert!(deleted.load(std::sync::atomic::Ordering::Relaxed));
+        let page = SecretsManager::new(&aws, "p/").list(None, 10, &|_: &KeyId| true).await.expect("listed");
+        assert_eq!((page.records, page.damaged), (vec![sample("a")], vec!["b".parse().expect("id")]));
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_deleter_left_is_no_key_and_is_deleted_with_its_replicas() {
+        let done = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let calls = std::sync::Arc::clone(&done);
+        let aws = answering(move |operation, request| {
+            calls.lock().expect("unpoisoned").push(operation.to_owned());
+            match operation {
+                "GetSecretValue" => Ok(json!({ "SecretString": TOMBSTONE, "VersionId": "v" })),
+                "DescribeSecret" => Ok(json!({ "ReplicationStatus": [{ "Region": "eu-west-1" }] })),
+                "RemoveRegionsFromReplication" => {
+                    assert_eq!(request["RemoveReplicaRegions"], json!(["eu-west-1"]));
+                    Ok(json!({}))
+                }
+                _ => Ok(json!({})),
+            }
+        })
+        .await;
+        let store = SecretsManager::new(&aws, "p/");
+        let id = "a".parse().expect("id");
+        assert_eq!(store.fetch(&id).await.err(), Some(StoreError::NotFound));
+        assert_eq!(*done.lock().expect("unpoisoned"), ["GetSecretValue"], "looking deletes nothing");
+        assert_eq!(store.finish_deletion(&id).await, Ok(()));
+        let done = done.lock().expect("unpoisoned");
+        assert_eq!(done[2..], ["DescribeSecret", "RemoveRegionsFromReplication", "DeleteSecret"]);
     }
 }

@@ -16,7 +16,7 @@ use crate::scene::Scene;
 /// Exit codes of `key verify`.
 const VERIFIED: i32 = 0;
 const REFUSED: i32 = 1;
-const NOTHING_FOUND_OUT: i32 = 2;
+const USAGE: i32 = 2;
 
 /// Verifies key `a` at this URL with the custodian's own files; the exit code and what was printed.
 async fn verify(custodian: &Scene, url: &str, pcrs: &Path) -> (i32, String) {
@@ -199,13 +199,13 @@ async fn expected_registers_without_pcr16_verify_nothing() {
         registers.as_object_mut().expect("an object").remove(missing);
         let path = truth.it.stack.directory().join("too-little.json");
         std::fs::write(&path, registers.to_string()).expect("written");
-        assert_said(&verify(&truth.it, &truth.it.stack.url, &path).await, NOTHING_FOUND_OUT, missing);
+        assert_said(&verify(&truth.it, &truth.it.stack.url, &path).await, USAGE, missing);
     }
     let mut zero = registers;
     zero["PCR0"] = "00".repeat(48).into();
     let path = truth.it.stack.directory().join("zero.json");
     std::fs::write(&path, zero.to_string()).expect("written");
-    assert_said(&verify(&truth.it, &truth.it.stack.url, &path).await, NOTHING_FOUND_OUT, "PCR0");
+    assert_said(&verify(&truth.it, &truth.it.stack.url, &path).await, USAGE, "PCR0");
 }
 
 /// The record behind the honest parent was changed: the enclave does not open it, and that is a verdict.

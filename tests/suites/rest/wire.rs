@@ -261,6 +261,14 @@ async fn without_identities_only_this_machines_own_names_are_served() {
         let reply = conversation.reply().await;
         assert_problem(host, &reply, 403, "forbidden");
     }
+    // A page from elsewhere that names this machine in its own requests.
+    for header in ["origin: https://evil.example", "origin: null", "sec-fetch-site: cross-site"] {
+        for (method, path) in [("POST", "/v1/keys/host/disable"), ("GET", "/v1/keys")] {
+            assert_problem(header, &wire.call_with(method, path, &[header]).await, 403, "forbidden");
+        }
+    }
+    assert_eq!(api.get("/v1/keys/host").await.expect("a reply").text("state"), "enabled");
+    assert_ok("typed into the address bar", &wire.call_with("GET", "/v1/keys", &["sec-fetch-site: none"]).await);
     for host in ["localhost", "LOCALHOST", &format!("127.0.0.1:{port}"), "[::1]:80"] {
         let mut conversation = wire.open().await;
         conversation.say(format!("GET /v1/keys HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes()).await;

@@ -3,25 +3,19 @@
 
 mod gate;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-};
+use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use serde_json::Value;
 use strongroom_parent::stored_record::StoredRecord;
 use strongroom_protocol::KeyRecord;
-use strongroom_tests::python;
-use strongroom_tests::stack::{Plan, REGION};
-use tokio::net::TcpStream;
+use strongroom_tests::moto::Moto;
+use strongroom_tests::stack::Plan;
 use tokio::sync::Mutex;
 
-use crate::scene::{Scene, eventually};
+use crate::scene::Scene;
 use gate::Gate;
 pub(crate) use gate::Weather;
 
@@ -55,16 +49,15 @@ impl Place {
     }
 
     pub(crate) async fn dynamodb_planned(name: &'static str, change: impl FnOnce(&mut Plan)) -> Self {
-        let moto = Moto::running().await;
-        let client = moto.dynamodb();
-        create_table(&client, name).await;
-        let gate = Gate::open(moto.address).await;
+        let moto = running_moto().await;
+        moto.create_table(name).await.expect("a table");
+        let gate = Gate::open(moto.address()).await;
         let scene = Scene::planned(|plan| {
             use_aws(plan, &format!("type = \"dynamodb\"\ntable = \"{name}\""), &gate);
             change(plan);
         })
         .await;
-        Self { scene, inside: Inside::Table { client, name, gate, _moto: moto } }
+        Self { scene, inside: Inside::Table { client: moto.dynamodb(), name, gate, _moto: moto } }
     }
 
     /// On secrets under this prefix.
@@ -73,8 +66,8 @@ impl Place {
     }
 
     pub(crate) async fn secrets_manager_planned(prefix: &'static str, change: impl FnOnce(&mut Plan)) -> Self {
-        let moto = Moto::running().await;
-        let gate = Gate::open(moto.address).await;
+        let moto = running_moto().await;
+        let gate = Gate::open(moto.address()).await;
         let store = format!("type = \"secrets_manager\"\nprefix = \"{prefix}/\"");
         let scene = Scene::planned(|plan| {
             use_aws(plan, &store, &gate);
@@ -181,79 +174,14 @@ fn use_aws(plan: &mut Plan, store: &str, gate: &Gate) {
     }
 }
 
-/// As an operator creates it: a partition key and nothing else.
-async fn create_table(client: &aws_sdk_dynamodb::Client, name: &str) {
-    let key = AttributeDefinition::builder().attribute_name("key_id").attribute_type(ScalarAttributeType::S);
-    let schema = KeySchemaElement::builder().attribute_name("key_id").key_type(KeyType::Hash);
-    let create = client
-        .create_table()
-        .table_name(name)
-        .attribute_definitions(key.build().expect("complete"))
-        .key_schema(schema.build().expect("complete"))
-        .billing_mode(BillingMode::PayPerRequest);
-    create.send().await.expect("a table");
-}
-
 /// One moto server for all tests that run at a time; its state is theirs together.
-struct Moto {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Moto {
-    async fn running() -> Arc<Self> {
-        static RUNNING: Mutex<Weak<Moto>> = Mutex::const_new(Weak::new());
-        let mut running = RUNNING.lock().await;
-        if let Some(moto) = running.upgrade() {
-            return moto;
-        }
-        let moto = Arc::new(Self::start().await);
-        *running = Arc::downgrade(&moto);
-        moto
+async fn running_moto() -> Arc<Moto> {
+    static RUNNING: Mutex<Weak<Moto>> = Mutex::const_new(Weak::new());
+    let mut running = RUNNING.lock().await;
+    if let Some(moto) = running.upgrade() {
+        return moto;
     }
-
-    async fn start() -> Self {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let address = free.expect("a free port");
-        let process = Command::new(python::program("python"))
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("moto_one_at_a_time.py"))
-            .arg(address.port().to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("target/python; `make test` installs it");
-        let moto = Self { process, address };
-        eventually("moto listens", async || TcpStream::connect(address).await.is_ok()).await;
-        moto
-    }
-
-    fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
-        let config = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(REGION))
-            .credentials_provider(credentials())
-            .endpoint_url(format!("http://{}", self.address));
-        aws_sdk_dynamodb::Client::from_conf(config.build())
-    }
-
-    fn secrets_manager(&self) -> aws_sdk_secretsmanager::Client {
-        let config = aws_sdk_secretsmanager::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(REGION))
-            .credentials_provider(credentials())
-            .endpoint_url(format!("http://{}", self.address));
-        aws_sdk_secretsmanager::Client::from_conf(config.build())
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn credentials() -> Credentials {
-    Credentials::new("AKIATESTTESTTESTTEST", "of-no-account", None, None, "test")
+    let moto = Arc::new(Moto::start().await.expect("moto"));
+    *running = Arc::downgrade(&moto);
+    moto
 }

@@ -5,7 +5,6 @@ use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -51,9 +50,17 @@ pub(super) fn key_id(name: &std::ffi::OsStr) -> Option<KeyId> {
     name.to_str()?.strip_suffix(SUFFIX)?.parse().ok()
 }
 
-/// Makes the folder, for its owner only, if it is missing.
+/// Makes the folder, for its owner only, if it is missing, so that it survives a power cut.
 pub(super) fn make(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    if folder.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    match folder.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => make_durable(Path::new(".")),
+        Some(parent) => make_durable(parent),
+        None => Ok(()),
+    }
 }
 
 /// Removes what killed processes left half-written.
@@ -153,13 +160,12 @@ struct Temporary {
 
 impl Temporary {
     fn write(folder: &Path, key_id: &KeyId, bytes: &[u8]) -> io::Result<Self> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let temporary = folder.join(TEMPORARY_FOLDER);
         make(&temporary)?;
-        let path = temporary.join(format!("{key_id}.{}.{number}", std::process::id()));
-        // Left by a process of the same id that was killed half-way: nobody's any more.
-        let _ = std::fs::remove_file(&path);
+        // Random: in containers, process ids are not unique among the parents of one folder.
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let path = temporary.join(format!("{key_id}.{}", hex::encode(random)));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| file.metadata());
         match written {

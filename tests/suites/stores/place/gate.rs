@@ -70,10 +70,21 @@ async fn pass(mut client: TcpStream, server: SocketAddr, weather: Weather) {
         Weather::Garbage => answer(client, "200 OK", "<html>\u{1F480} not what you asked for").await,
         Weather::Clear | Weather::Slow => {
             let Ok(mut server) = TcpStream::connect(server).await else { return };
-            if weather == Weather::Slow {
-                sleep(Duration::from_secs(1)).await;
+            if weather == Weather::Clear {
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                return;
             }
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.split(), server.split());
+            let late = async {
+                let mut answer = vec![0; 256 * 1024];
+                while let Ok(length @ 1..) = from_server.read(&mut answer).await {
+                    sleep(Duration::from_secs(1)).await;
+                    if to_client.write_all(&answer[..length]).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            let _ = tokio::join!(tokio::io::copy(&mut from_client, &mut to_server), late);
         }
     }
 }

@@ -1,17 +1,16 @@
-//! The command line `strongroom`: what it says and with which exit code.
+//! The commands that ask no parent: the daemon itself, the check of its configuration, new tokens, completions.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
-use std::process::Output;
-use std::time::Duration;
+use std::process::{Command, Output};
 
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use strongroom_protocol::Measurement;
-use strongroom_tests::stack::{CONFIG_FILE, binary, test_directory};
-use tokio::process::Command;
-use tokio::time::timeout;
+use strongroom_tests::api::{Api, Reply};
+use strongroom_tests::stack::{CONFIG_FILE, test_directory};
 
-use super::create;
+use super::{said, strongroom};
 use crate::scene::{Scene, eventually};
 
 const ENCLAVE: &str = include_str!("../../../enclave.example.json");
@@ -19,21 +18,6 @@ const EXAMPLE: &str = include_str!("../../../strongroom.example.toml");
 
 const MINIMAL: &str = "[enclave]\naddress = \"unix:enclave.sock\"\nconfiguration = \"enclave.json\"\n\
                        [store]\ntype = \"directory\"\npath = \"keys\"\n";
-
-/// Runs `strongroom` in `directory`; it must end by itself.
-async fn strongroom(directory: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(binary("strongroom"));
-    command.current_dir(directory).args(arguments).kill_on_drop(true);
-    for variable in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "STRONGROOM_TOKEN"] {
-        command.env_remove(variable);
-    }
-    command.env("AWS_EC2_METADATA_DISABLED", "true");
-    timeout(Duration::from_secs(20), command.output()).await.expect("it ends").expect("it runs")
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
-}
 
 /// `config check` of this file beside the example of an enclave's configuration.
 async fn check(toml: &str) -> Output {
@@ -53,13 +37,52 @@ async fn config_check_accepts_the_examples_and_prints_pcr16() {
 }
 
 #[tokio::test]
+async fn config_check_and_token_new_speak_json() {
+    let folder = test_directory().expect("a folder");
+    fs::write(folder.path().join(CONFIG_FILE), MINIMAL).expect("written");
+    fs::write(folder.path().join("enclave.json"), ENCLAVE).expect("written");
+    let output = strongroom(folder.path(), &["config", "check", "--config", CONFIG_FILE, "--json"]).await;
+    let checked: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(checked["pcr16"], hex::encode(Measurement::of(ENCLAVE.as_bytes()).pcr16));
+    assert_eq!(checked["identities"], json!([]));
+
+    let output = strongroom(folder.path(), &["token", "new", "--name", "ci", "--json"]).await;
+    let made: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let token = made["token"].as_str().expect("a token");
+    assert!(token.starts_with("srt_"), "{token}");
+    assert_eq!(made["token_sha256"], hex::encode(Sha256::digest(token)));
+}
+
+#[tokio::test]
+async fn completions_are_scripts_that_their_shells_read() {
+    let folder = test_directory().expect("a folder");
+    for (shell, reader) in [("bash", "bash"), ("zsh", "zsh"), ("fish", "fish")] {
+        let output = strongroom(folder.path(), &["completions", shell]).await;
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        let script = String::from_utf8(output.stdout).expect("text");
+        for word in ["schedule-deletion", "rewrap", "token-file", "completions"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+        let path = folder.path().join(shell);
+        fs::write(&path, script).expect("written");
+        // bash is everywhere; of the other two, the shell that is not installed cannot be asked.
+        match Command::new(reader).arg("-n").arg(&path).output() {
+            Ok(read) => assert!(read.status.success(), "{shell}: {}", said(&read)),
+            Err(_) => assert_ne!(shell, "bash", "bash is there"),
+        }
+    }
+    assert_eq!(strongroom(folder.path(), &["completions", "cobol"]).await.status.code(), Some(2));
+}
+
+#[tokio::test]
 async fn config_check_names_what_is_wrong_and_fails() {
     let hash = "ab".repeat(32);
     for (name, toml, told) in [
         ("empty", String::new(), "enclave"),
         ("not_toml", "listen =".to_owned(), "line 1"),
         ("unknown_field", format!("lisen = \"127.0.0.1:1\"\n{MINIMAL}"), "lisen"),
-        ("unknown_table", format!("{MINIMAL}[tls]\ncertificate = \"x\"\n"), "tls"),
+        ("unfinished_table", format!("{MINIMAL}[tls]\ncertificate = \"x\"\n"), "tls"),
+        ("unknown_table", format!("{MINIMAL}[tsl]\ncertificate = \"x\"\n"), "tsl"),
         ("unknown_limit", format!("{MINIMAL}[limits]\nrequest_timeout = 5\n"), "request_timeout"),
         ("beyond_loopback", format!("listen = \"0.0.0.0:8080\"\n{MINIMAL}"), "loopback"),
         ("beyond_loopback_v6", format!("listen = \"[::]:8080\"\n{MINIMAL}"), "loopback"),
@@ -145,49 +168,14 @@ async fn a_new_token_works_as_the_identity_that_is_printed_with_it() {
 }
 
 #[tokio::test]
-async fn exit_codes_tell_usage_from_failure_from_refusal() {
-    let it = Scene::start().await;
-    it.create("a").await;
-    let directory = it.stack.directory();
-    let url = it.stack.url.as_str();
-    let verify = |key_id, url| {
-        ["key", "verify", key_id, "--url", url, "--pcrs", "pcrs.json", "--attestation-root", "mock-nsm-root.pem"]
-    };
-    fs::write(
-        directory.join("other-pcrs.json"),
-        format!("{{\"PCR0\":\"{}\",\"PCR16\":\"{}\"}}", "ab".repeat(48), "cd".repeat(48)),
-    )
-    .expect("written");
-    let refused = verify("a", url).map(|argument| if argument == "pcrs.json" { "other-pcrs.json" } else { argument });
-    let nobody =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).expect("a port");
-    let nobody = format!("http://{nobody}");
-    for (name, arguments, code) in [
-        ("version", &["--version"][..], 0),
-        ("help", &["--help"], 0),
-        ("nothing", &[], 2),
-        ("unknown_command", &["sign"], 2),
-        ("unknown_option", &["serve", "--insecure"], 2),
-        ("token_without_name", &["token", "new"], 2),
-        ("name_outside_the_grammar", &["token", "new", "--name", "a b"], 2),
-        ("key_id_outside_the_grammar", &["key", "verify", "../a", "--pcrs", "pcrs.json"], 2),
-        ("no_configuration", &["serve", "--config", "missing.toml"], 1),
-        ("no_configuration_to_check", &["config", "check", "--config", "missing.toml"], 1),
-        ("verified", &verify("a", url), 0),
-        ("other_registers", &refused, 1),
-        ("unknown_key", &verify("unknown", url), 2),
-        ("nobody_there", &verify("a", &nobody), 2),
-    ] {
-        let output = strongroom(directory, arguments).await;
-        assert_eq!(output.status.code(), Some(code), "{name}: {}", said(&output));
-    }
-}
-
-#[tokio::test]
 async fn a_log_level_that_makes_no_sense_does_not_silence_the_daemon() {
     let it = Scene::planned(|plan| plan.parent_environment.push(("RUST_LOG".to_owned(), "=,nonsense=loud".to_owned())))
         .await;
     it.create("a").await;
     let log = it.stack.directory().join("parent.log");
     eventually("requests are logged", async || fs::read_to_string(&log).expect("a log").contains("/v1/keys")).await;
+}
+
+async fn create(api: &Api, key_id: &str) -> Reply {
+    api.post("/v1/keys", json!({ "key_id": key_id, "algorithm": "ed25519" })).await.expect("a reply")
 }

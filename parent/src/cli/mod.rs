@@ -1,0 +1,171 @@
+//! The command line: what commands there are, and which code does them. The commands that ask a parent are in
+//! `key` and beside it, those that do not in `local`; what is printed is `output`'s, and the exit codes `exit`'s.
+
+mod bulk;
+mod change;
+mod connection;
+mod create;
+mod exit;
+mod key;
+mod list;
+mod local;
+mod output;
+mod rewrap;
+mod sign;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use serde::de::DeserializeOwned;
+
+use self::key::KeyArguments;
+use self::local::{CheckArguments, ConfigFile, NewTokenArguments};
+
+/// A signing appliance whose keys live in an AWS Nitro Enclave.
+///
+/// The keys never leave the enclave and this program never sees one. It authenticates callers, keeps
+/// sealed key records, carries bytes between the enclave and KMS, and verifies attestation documents.
+///
+/// `strongroom serve` is the daemon; `strongroom key …` asks one, here or elsewhere.
+#[derive(Debug, Parser)]
+#[command(name = "strongroom", version, verbatim_doc_comment, arg_required_else_help = true, after_help = exit::help())]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon until SIGTERM or SIGINT
+    ///
+    /// Connects to the enclave, configures it, hands it AWS credentials, carries its connections to
+    /// KMS, and serves the REST API. Logs to standard error; RUST_LOG=debug says more. On SIGTERM it
+    /// accepts nothing new, finishes the requests in flight and exits with 0.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Example:\n  strongroom serve --config /etc/strongroom/strongroom.toml"
+    )]
+    Serve(ConfigFile),
+    /// Look at configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make bearer tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    Key(Box<KeyArguments>),
+    /// Print a completion script for a shell
+    ///
+    /// The script goes to standard output. Where a shell looks for it is the shell's matter; the
+    /// examples are the usual places.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Examples:\n  \
+        strongroom completions bash > ~/.local/share/bash-completion/completions/strongroom\n  \
+        strongroom completions zsh > \"${fpath[1]}/_strongroom\"\n  \
+        strongroom completions fish > ~/.config/fish/completions/strongroom.fish"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check strongroom.toml, and the enclave's configuration and TLS files that it names
+    ///
+    /// Prints what would be served, and the PCR16 that the key policy has to pin: the measurement of
+    /// the enclave's configuration, byte for byte. Exits with 1 if anything is wrong.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Examples:\n  strongroom config check --config strongroom.toml\n  \
+        strongroom config check --json | jq -r .pcr16"
+    )]
+    Check(CheckArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token for a caller
+    ///
+    /// Prints the token, once: it is stored nowhere. Give it to the caller, and put the table below it
+    /// into strongroom.toml, which holds only its hash. What the identity may do and with which keys
+    /// is up to you; as printed it may do nothing.
+    #[command(verbatim_doc_comment, after_help = "Example:\n  strongroom token new --name payments")]
+    New(NewTokenArguments),
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(ConfigFile { config }) => local::serve(&config),
+        Command::Config(ConfigCommand::Check(arguments)) => local::check(&arguments),
+        Command::Token(TokenCommand::New(arguments)) => local::new_token(&arguments),
+        Command::Key(arguments) => key::run(*arguments),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "strongroom", &mut script);
+            output::say(&String::from_utf8_lossy(&script));
+            Ok(exit::Exit::Done)
+        }
+    };
+    outcome.unwrap_or_else(output::complain).into()
+}
+
+/// Parses one of these words of the API.
+fn words<T: DeserializeOwned + Clone + Send + Sync + 'static>(
+    words: &'static [&'static str],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(words).try_map(|word| serde_json::from_value(serde_json::Value::String(word)))
+}
+
+/// Parses hex, `0x` optional; stays text.
+fn hex_text(text: &str) -> Result<String, &'static str> {
+    crate::http::from_hex(text).map(|bytes| format!("0x{}", hex::encode(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_a_first_line_and_every_leaf_an_example() {
+        fn visit(command: &clap::Command) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name}");
+            if command.get_subcommands().next().is_none() {
+                let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(after.contains("strongroom "), "{name}");
+                assert!(command.get_long_about().is_some(), "{name}");
+            }
+            command.get_subcommands().for_each(visit);
+        }
+        visit(&Cli::command());
+    }
+
+    #[test]
+    fn every_word_that_help_offers_is_a_word_of_the_api() {
+        use clap::Parser as _;
+        for line in [
+            "key create a --algorithm secp256k1 --payloads message,digest --hold-seconds 1",
+            "key create --count 5 --prefix a- --algorithm ed25519 --first 3 --jobs 2 --rate 5 --patience 1",
+            "key list --state pending_deletion --limit 3 --json",
+            "key sign a --message 00 --hash sha256d --scheme bip340",
+            "key sign a --digest 0x00 --scheme ecdsa",
+            "key rewrap --all --kms-key-arn arn:aws:kms:eu-central-1:111122223333:key/1 --prefix a",
+            "key attest",
+            "key attest a --nonce 0xAB",
+        ] {
+            let parsed = Cli::try_parse_from(std::iter::once("strongroom").chain(line.split(' ')));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
+        }
+    }
+}

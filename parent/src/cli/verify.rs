@@ -1,0 +1,81 @@
+//! `strongroom key verify`, as a command: its arguments and what is printed. What is verified is `verify`'s matter.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use strongroom_protocol::KeyId;
+
+use super::exit::{Exit, Failure, Outcome};
+use super::output;
+use crate::client::Parent;
+use crate::verify::{Inquiry, VerifyError};
+
+/// Verify that a key lives in the enclave it should live in
+///
+/// Asks a running parent for the key and for fresh evidence about it, and verifies the evidence
+/// here: AWS's certificate chain, the signature, freshness, the nonce, the enclave's PCRs, and that
+/// the enclave opened a key of exactly this id, algorithm, public key, origin and policy. The
+/// addresses are derived here from that public key. Do this before you send anything to a key's
+/// address: it is what finds a parent that shows you keys or addresses of its own.
+///
+/// Exits with 0 if the key is verified, 1 if it is refused, 3 if nothing could be found out, 4 if
+/// there is no such key and 6 if the parent does not permit it.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = "Example:\n  strongroom key verify hot-1 --pcrs pcrs.json")]
+pub(super) struct Verify {
+    /// The key
+    key_id: KeyId,
+    /// Expected registers, {"PCR0": "hex", …}: PCR0 (the image) and PCR16 (its configuration) at least
+    #[arg(long, value_name = "FILE")]
+    pcrs: PathBuf,
+    /// For tests only: believe this root (PEM) instead of AWS's
+    #[arg(long, value_name = "FILE")]
+    attestation_root: Option<PathBuf>,
+    /// Refuse the key unless its public key is this one (hex)
+    #[arg(long, value_name = "HEX", value_parser = public_key)]
+    expect_public_key: Option<PublicKeyBytes>,
+}
+
+#[derive(Debug, Clone)]
+struct PublicKeyBytes(Vec<u8>);
+
+impl Verify {
+    pub(super) async fn run(self, parent: &Parent, json: bool) -> Outcome {
+        if self.attestation_root.is_some() {
+            output::note(
+                "WARNING: --attestation-root replaces AWS's root. Whoever holds that root's key can make any key pass.\n\
+                 WARNING: this is for test enclaves. Do not send value to an address verified like this.\n",
+            );
+        }
+        let inquiry = Inquiry {
+            key_id: self.key_id,
+            pcrs: self.pcrs,
+            attestation_root: self.attestation_root,
+            expect_public_key: self.expect_public_key.map(|PublicKeyBytes(bytes)| bytes),
+        };
+        match inquiry.run(parent).await {
+            Ok(report) => output::print(json, &report, ToString::to_string),
+            Err(VerifyError::Refused(refusal)) => {
+                output::note(&format!("REFUSED  key {}: {refusal}", inquiry.key_id));
+                Ok(Exit::Failed)
+            }
+            Err(VerifyError::Parent(error)) => Err(nothing_found_out(error.into())),
+            Err(error @ VerifyError::Random(_)) => Err(nothing_found_out(Failure::new(Exit::Failed, error))),
+            Err(error @ (VerifyError::File { .. } | VerifyError::Pcrs { .. } | VerifyError::Root { .. })) => {
+                Err(Failure::usage(error))
+            }
+        }
+    }
+}
+
+/// 1 is the verdict that the key did not pass, so what is no verdict has another code.
+fn nothing_found_out(failure: Failure) -> Failure {
+    match failure.exit {
+        Exit::Failed => Failure { exit: Exit::Unavailable, ..failure },
+        _ => failure,
+    }
+}
+
+fn public_key(text: &str) -> Result<PublicKeyBytes, &'static str> {
+    crate::http::from_hex(text).map(PublicKeyBytes)
+}
