@@ -2,7 +2,7 @@
 //! that the other suites know; then all that it has said, answered and written is searched for key
 //! bytes, data keys, credentials and tokens.
 
-mod needles;
+pub(crate) mod needles;
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ use strongroom_tests::mock_kms::envelope::Defect;
 use strongroom_tests::mock_kms::{Fault, FaultKind, Principal};
 use strongroom_tests::stack::{PARENT_ARN, Plan};
 
-use crate::scene::eventually;
+use crate::scene::{Scene, eventually};
 use crate::stores::place::Place;
 use needles::{Needles, forms};
 
@@ -236,6 +236,12 @@ async fn needles(it: &Place, rewrapped: &[KeyRecord]) -> Needles {
         needles.add(&format!("the second data key of {}", record.key_id), &open_data_key(&kms, record));
     }
     needles
+}
+
+/// What a record seals, opened with what only mock-kms knows.
+pub(crate) fn opened_secret(it: &Scene, record: &KeyRecord) -> Vec<u8> {
+    let data_key = open_data_key(&it.stack.directory().join("kms"), record);
+    open(&data_key, &record.ciphertext, record.binding().as_aad())
 }
 
 /// What KMS does in a Decrypt, by mock-kms's own files: its blob is version and key id, nonce, AES-256-GCM

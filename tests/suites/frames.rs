@@ -21,7 +21,7 @@ static SCENE: SharedScene = SharedScene::new(|_| {});
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The enclave closes the connection without a word.
-async fn assert_dropped(mut socket: EnclaveSocket, name: &str) {
+pub(crate) async fn assert_dropped(mut socket: EnclaveSocket, name: &str) {
     let end = timeout(PATIENCE, socket.reply()).await.unwrap_or_else(|_| panic!("{name}: the connection stays open"));
     assert!(matches!(end, Ok(None)), "{name}: {end:?}");
 }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
 /// Secrets to look for. A part of a secret is as bad as the whole, so each is searched for in pieces.
 #[derive(Default)]
-pub(super) struct Needles {
+pub(crate) struct Needles {
     /// By their first bytes: the text goes by once, however many there are.
     forms: HashMap<[u8; PREFIX], Vec<Form>>,
 }
@@ -26,7 +26,7 @@ const PREFIX: usize = 12;
 
 impl Needles {
     /// Adds a secret of at least [`PIECE`] bytes.
-    pub(super) fn add(&mut self, name: &str, secret: &[u8]) {
+    pub(crate) fn add(&mut self, name: &str, secret: &[u8]) {
         assert!(secret.len() >= PIECE, "{name} is too short to be told from chance");
         let last = secret.len() - PIECE;
         for start in (0..last).step_by(PIECE).chain([last]) {
@@ -39,7 +39,7 @@ impl Needles {
     }
 
     /// What of them is in `text`.
-    pub(super) fn found_in(&self, text: &[u8]) -> Vec<&str> {
+    pub(crate) fn found_in(&self, text: &[u8]) -> Vec<&str> {
         let here = text.windows(PREFIX).enumerate().filter_map(|(at, window)| {
             let candidates = self.forms.get(<&[u8; PREFIX]>::try_from(window).ok()?)?;
             Some(candidates.iter().filter(move |form| text[at..].starts_with(&form.bytes)))
@@ -48,7 +48,7 @@ impl Needles {
     }
 
     /// What of them is in the files under `folder`, as `file: needle`. Returns also the bytes that were read.
-    pub(super) fn found_under(&self, folder: &Path) -> (Vec<String>, usize) {
+    pub(crate) fn found_under(&self, folder: &Path) -> (Vec<String>, usize) {
         let (mut found, mut read) = (Vec::new(), 0);
         for entry in fs::read_dir(folder).expect("a folder") {
             let entry = entry.expect("an entry");
