@@ -453,7 +453,7 @@ async fn the_description_knows_every_call_and_its_problems() {
         ("/v1/attestation", "get"),
     ] {
         let call = &api["paths"][path][method];
-        assert_eq!(call["security"], json!([{"bearer": []}]), "{method} {path}");
+        assert_eq!(call["security"], json!([{ "bearer": [] }, { "client_certificate": [] }]), "{method} {path}");
         let denied = &call["responses"]["401"]["content"]["application/problem+json"]["schema"];
         assert_eq!(denied["$ref"], json!("#/components/schemas/Problem"), "{method} {path}");
     }

@@ -25,7 +25,7 @@ async fn a_disabled_key_signs_nothing_until_it_is_enabled() {
     assert_eq!((&disabled["state"], &disabled["generation"]), (&json!("disabled"), &json!(2)));
     assert_eq!(key.json(0, &["disable", "a"]).await, disabled, "again changes nothing");
     let refused = key.run(&[&["sign", "a"], &SIGN[..]].concat()).await;
-    assert_eq!(refused.status.code(), Some(6), "{}", said(&refused));
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
     assert!(said(&refused).contains("key-disabled"), "{}", said(&refused));
     let listed = key.expect(0, &["list", "--state", "disabled"]).await;
     assert!(listed.lines().any(|row| row.starts_with("a ")), "{listed}");
@@ -52,7 +52,7 @@ async fn a_deletion_waits_can_be_cancelled_and_is_then_for_good() {
     let listed = key.expect(0, &["list", "--state", "pending_deletion"]).await;
     assert!(listed.contains("pending_deletion"), "{listed}");
     let refused = key.run(&[&["sign", "a"], &SIGN[..]].concat()).await;
-    assert_eq!(refused.status.code(), Some(6), "{}", said(&refused));
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
     assert!(said(&refused).contains("key-pending-deletion"), "{}", said(&refused));
     for conflict in [&["schedule-deletion", "a"][..], &["enable", "a"], &["disable", "a"], &["delete", "a", "--yes"]] {
         key.expect(5, conflict).await;
