@@ -125,7 +125,7 @@ impl OpenedSecret {
     /// What these bytes are to this algorithm.
     ///
     /// # Errors
-    /// Nothing: they have another length, or are no key.
+    /// They have a length that is not of this algorithm, or are no key.
     pub(crate) fn new(algorithm: Algorithm, material: &KeyMaterial) -> Result<Self, NotAKey> {
         if !algorithm.secret_lengths().contains(&material.expose().len()) {
             return Err(NotAKey);
