@@ -464,7 +464,8 @@ async fn the_description_knows_every_call_and_its_problems() {
     fn name(value: impl serde::Serialize) -> Value {
         serde_json::to_value(value).expect("encodes")
     }
-    let algorithms = [Algorithm::Secp256k1, Algorithm::Ed25519].map(name);
+    let algorithms =
+        [Algorithm::Secp256k1, Algorithm::Ed25519, Algorithm::Bip32Secp256k1, Algorithm::Slip10Ed25519].map(name);
     let schemes = [Scheme::Ecdsa, Scheme::Bip340, Scheme::Ed25519].map(name);
     let hashes = [HashFunction::Keccak256, HashFunction::Sha256, HashFunction::Sha256d].map(name);
     let origins = [Origin::Generated, Origin::Imported, Origin::Adopted].map(name);
