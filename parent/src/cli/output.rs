@@ -91,6 +91,10 @@ pub(super) fn card(key: &KeyView) -> String {
     let fields = FIELDS.iter().filter_map(|(label, name)| Some((*label, field(name)?)));
     let mut card = format!("{}\n{}", key.key_id, rows(fields));
     card += &rows([("signs", signs(key))]);
+    card += &rows(key.policy.paths().iter().map(|path| ("at", format!("{path} and below"))));
+    if key.policy.is_exportable() {
+        card += &rows([("may leave", "sealed to a recipient of the enclave's configuration".to_owned())]);
+    }
     card += &rows(key.addresses.iter().map(|(chain, address)| ("address", printable(&format!("{chain} {address}")))));
     card
 }
@@ -101,7 +105,7 @@ fn signs(key: &KeyView) -> String {
     let kinds: Vec<&str> = kinds.iter().filter(|(kind, _)| key.policy.allows(*kind)).map(|(_, word)| *word).collect();
     match key.policy.hold_seconds() {
         0 => format!("{}; never held open", kinds.join(", ")),
-        seconds => format!("{}; held open for {seconds} s", kinds.join(", ")),
+        seconds => format!("{}; held open for {seconds} s at most", kinds.join(", ")),
     }
 }
 
