@@ -28,13 +28,7 @@ impl Binding {
             origin.as_str().as_bytes(),
             policy.as_bytes(),
         ];
-        let mut bytes = DOMAIN.to_vec();
-        for part in parts {
-            // Every part is bounded far below 4 GiB by its type; a saturated length would only fail to open.
-            bytes.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-            bytes.extend_from_slice(part);
-        }
-        Self(bytes)
+        Self(length_prefixed(DOMAIN, &parts))
     }
 
     /// The bytes that AES-256-GCM authenticates beside the secret.
@@ -58,6 +52,18 @@ impl Binding {
             ("strongroom:binding".to_owned(), hex::encode(self.digest())),
         ])
     }
+}
+
+/// A domain tag, then each part behind its length in four big-endian bytes: no two lists of parts are the same
+/// bytes.
+pub(crate) fn length_prefixed(domain: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = domain.to_vec();
+    for part in parts {
+        // Every part is bounded far below 4 GiB by its type; a saturated length would only fail to open.
+        bytes.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(part);
+    }
+    bytes
 }
 
 /// The `user_data` of a key's evidence document: `strongroom-key-v1` ‖ SHA-256(binding).

@@ -1,10 +1,12 @@
 //! The enclave's configuration: a JSON file that arrives byte for byte, is measured into PCR16 and
 //! then locked. Both sides read it with this code: the enclave to obey it, the parent to check it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha384};
 
-use crate::key::KmsKeyArn;
+use crate::bytes::ByteArray;
+use crate::custody::HpkePublicKey;
+use crate::key::{KmsKeyArn, RecipientName};
 
 /// Longest configuration, in bytes.
 pub const MAX_CONFIGURATION: usize = 64 * 1024;
@@ -34,6 +36,24 @@ pub struct Configuration {
     /// Keys held open at one time.
     #[serde(default = "default_max_held_keys")]
     pub max_held_keys: u32,
+    /// The KMS keys under which secrets may be that are adopted. Whoever may `Encrypt` under one of them can have
+    /// a key of theirs adopted, so none of them wraps records.
+    #[serde(default)]
+    pub adopt_kms_keys: Vec<KmsKeyArn>,
+    /// Who may receive exported keys.
+    #[serde(default)]
+    pub export_recipients: Vec<ExportRecipient>,
+}
+
+/// Somebody who may receive exported keys.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportRecipient {
+    /// By which callers name them.
+    pub name: RecipientName,
+    /// What exported keys are sealed to. In JSON: hex, `0x` optional.
+    #[serde(deserialize_with = "hpke_public_key")]
+    pub public_key: HpkePublicKey,
 }
 
 /// An operation that a configuration lists or does not.
@@ -44,8 +64,14 @@ pub enum Operation {
     Generate,
     /// Sign.
     Sign,
-    /// Put existing keys under another KMS key. A ceremony: not among the defaults.
+    /// Put existing keys under another KMS key. A ceremony, as all that follow: not among the defaults.
     Rewrap,
+    /// Take keys that custodians bring.
+    Import,
+    /// Take secrets over that lie under one of `adopt_kms_keys`.
+    Adopt,
+    /// Seal exportable keys to one of `export_recipients`.
+    Export,
 }
 
 /// A configuration that no enclave takes. The text is for the parent's own check; across the
@@ -103,6 +129,12 @@ impl Configuration {
         self.kms_keys.iter().find(|key| *key == named || key.is_replica_of(named))
     }
 
+    /// The recipient of this name.
+    #[must_use]
+    pub fn export_recipient(&self, name: &RecipientName) -> Option<&ExportRecipient> {
+        self.export_recipients.iter().find(|recipient| recipient.name == *name)
+    }
+
     fn check(&self) -> Result<(), ConfigurationError> {
         let host = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'-');
         let wrong = if self.version != 1 {
@@ -120,10 +152,45 @@ impl Configuration {
         } else if repeats(&self.operations) {
             "operations: an operation is named twice"
         } else {
-            return Ok(());
+            return self.check_adoption().and_then(|()| self.check_export()).map_err(ConfigurationError::Value);
         };
         Err(ConfigurationError::Value(wrong))
     }
+
+    fn check_adoption(&self) -> Result<(), &'static str> {
+        let keys = &self.adopt_kms_keys;
+        if self.allows(Operation::Adopt) == keys.is_empty() {
+            Err("adopt_kms_keys: must name keys if `operations` lists adopt, and only then")
+        } else if keys.len() > 100 || repeats(keys) {
+            Err("adopt_kms_keys: must name at most 100 keys, each once")
+        } else if keys.iter().any(|key| key.region() != self.region) {
+            Err("adopt_kms_keys: every key must be of the Region that `region` names")
+        } else if keys.iter().any(|key| self.kms_key_for(key).is_some()) {
+            Err("adopt_kms_keys: a key that wraps records cannot be one of them")
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check_export(&self) -> Result<(), &'static str> {
+        let recipients = &self.export_recipients;
+        let (names, keys): (Vec<_>, Vec<_>) = recipients.iter().map(|r| (&r.name, r.public_key)).unzip();
+        if self.allows(Operation::Export) == recipients.is_empty() {
+            Err("export_recipients: must name recipients if `operations` lists export, and only then")
+        } else if recipients.len() > 100 || repeats(&names) || repeats(&keys) {
+            Err("export_recipients: must name at most 100 recipients, each name and each public key once")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn hpke_public_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HpkePublicKey, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let mut key = [0; 32];
+    let read = hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(&text), &mut key);
+    read.map_err(|_| serde::de::Error::custom("public_key: must be 32 bytes in hex"))?;
+    Ok(ByteArray(key))
 }
 
 impl Measurement {
@@ -163,7 +230,9 @@ mod tests {
     fn a_minimal_configuration_has_safe_defaults() {
         let configuration = Configuration::parse(MINIMAL.as_bytes()).expect("valid");
         assert!(configuration.allows(Operation::Generate) && configuration.allows(Operation::Sign));
-        assert!(!configuration.allows(Operation::Rewrap), "a ceremony is asked for");
+        for ceremony in [Operation::Rewrap, Operation::Import, Operation::Adopt, Operation::Export] {
+            assert!(!configuration.allows(ceremony), "a ceremony is asked for");
+        }
         assert_eq!(configuration.tls_roots, None);
     }
 
@@ -203,12 +272,53 @@ mod tests {
             ("kms.eu-central-1.amazonaws.com", ""),
             ("\"arn:aws:kms:eu-central-1:111122223333:key/1\"", ""),
             ("key/1\"]", "alias/hot\"]"),
+            ("\"version\":1", "\"version\":1,\"operations\":[\"adopt\"]"),
+            ("\"version\":1", "\"version\":1,\"operations\":[\"export\"]"),
         ] {
             let changed = MINIMAL.replace(from, to);
             assert_ne!(changed, MINIMAL, "{from}");
             assert!(Configuration::parse(changed.as_bytes()).is_err(), "{to}");
         }
         assert_eq!(Configuration::parse(&vec![b' '; MAX_CONFIGURATION + 1]), Err(ConfigurationError::TooLong));
+    }
+
+    #[test]
+    fn what_keys_are_adopted_from_and_exported_to_is_named_and_wraps_nothing() {
+        let adopt = |keys: &str| with(&format!(r#""operations":["adopt"],"adopt_kms_keys":[{keys}]"#));
+        let key = |name: &str| format!(r#""arn:aws:kms:eu-central-1:111122223333:key/{name}""#);
+        assert_eq!(adopt(&key("old")).expect("valid").adopt_kms_keys.len(), 1);
+        assert!(adopt(&format!("{},{}", key("old"), key("older"))).is_ok());
+        for (name, keys) in [
+            ("none", String::new()),
+            ("twice", format!("{0},{0}", key("old"))),
+            ("one_that_wraps_records", key("1")),
+            ("another_region", key("old").replace("eu-central-1", "us-east-1")),
+            ("alias", key("old").replace("key/", "alias/")),
+        ] {
+            assert!(adopt(&keys).is_err(), "{name}");
+        }
+        assert!(with(&format!(r#""adopt_kms_keys":[{}]"#, key("old"))).is_err(), "without the operation");
+
+        let export = |recipients: &str| with(&format!(r#""operations":["export"],"export_recipients":[{recipients}]"#));
+        let recipient = |name: &str, byte: &str| format!(r#"{{"name":"{name}","public_key":"0x{}"}}"#, byte.repeat(32));
+        let both = export(&format!("{},{}", recipient("a", "01"), recipient("b", "02"))).expect("valid");
+        assert_eq!(both.export_recipient(&"b".parse().expect("valid")).expect("named").public_key.0, [2; 32]);
+        assert_eq!(both.export_recipient(&"c".parse().expect("valid")), None);
+        for (name, recipients) in [
+            ("none", String::new()),
+            ("name_twice", format!("{},{}", recipient("a", "01"), recipient("a", "02"))),
+            ("key_twice", format!("{},{}", recipient("a", "01"), recipient("b", "01"))),
+            ("no_name", recipient("", "01")),
+            ("short_key", recipient("a", "01").replace("0x01", "0x")),
+            ("unknown_field", recipient("a", "01").replace('}', r#","note":1}"#)),
+        ] {
+            assert!(export(&recipients).is_err(), "{name}");
+        }
+        assert!(with(&format!(r#""export_recipients":[{}]"#, recipient("a", "01"))).is_err(), "without the operation");
+    }
+
+    fn with(fields: &str) -> Result<Configuration, ConfigurationError> {
+        Configuration::parse(MINIMAL.replace("\"version\":1", &format!("\"version\":1,{fields}")).as_bytes())
     }
 
     #[test]

@@ -75,9 +75,24 @@ error_codes! {
     PathInvalid = 34,
     /// No key of this algorithm can have this policy.
     PolicyInvalid = 35,
+    /// No import key of this name waits: it has served, has expired, or is another enclave's.
+    ImportKeyUnknown = 36,
+    /// The sealed key does not open: it was sealed to another key, for another nonce, or for a key that was described
+    /// otherwise.
+    ImportRefused = 37,
+    /// What opened is no key of its algorithm: another length, or a scalar that is zero or not below the order.
+    KeyMaterialInvalid = 38,
+    /// What opened is another key than the expected one.
+    KeyMismatch = 39,
 
     /// The record is not one that an admitted enclave made in this form: something in it was changed.
     RecordRefused = 40,
+    /// What was to be adopted does not open under the KMS key that is named, or is no private key in hex.
+    AdoptionRefused = 41,
+    /// The key's bound policy does not let it leave the enclave.
+    NotExportable = 42,
+    /// The measured configuration names no such recipient.
+    RecipientUnknown = 43,
 
     /// KMS denies access: key policy, image or configuration.
     KmsDenied = 50,

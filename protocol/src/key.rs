@@ -31,14 +31,35 @@ impl TryFrom<String> for KeyId {
     type Error = InvalidName;
 
     fn try_from(text: String) -> Result<Self, InvalidName> {
-        let allowed = |c: &u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-        let bytes = text.as_bytes();
-        if bytes.len() <= 64 && bytes.first().is_some_and(u8::is_ascii_alphanumeric) && bytes.iter().all(allowed) {
-            Ok(Self(text))
-        } else {
-            Err(InvalidName("key id: [A-Za-z0-9][A-Za-z0-9._-]{0,63}"))
-        }
+        if is_name(&text) { Ok(Self(text)) } else { Err(InvalidName("key id: [A-Za-z0-9][A-Za-z0-9._-]{0,63}")) }
     }
+}
+
+/// The name of somebody who may receive exported keys: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RecipientName(String);
+
+impl RecipientName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for RecipientName {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        if is_name(&text) { Ok(Self(text)) } else { Err(InvalidName("recipient: [A-Za-z0-9][A-Za-z0-9._-]{0,63}")) }
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let allowed = |c: &u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+    let bytes = text.as_bytes();
+    bytes.len() <= 64 && bytes.first().is_some_and(u8::is_ascii_alphanumeric) && bytes.iter().all(allowed)
 }
 
 /// The full ARN of a KMS key: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`. Never an alias, which its
@@ -245,7 +266,7 @@ macro_rules! text {
         }
     )*};
 }
-text!(KeyId, KmsKeyArn, Algorithm, Scheme, Origin);
+text!(KeyId, KmsKeyArn, RecipientName, Algorithm, Scheme, Origin);
 
 macro_rules! from_text {
     ($($type:ty),*) => {$(
@@ -264,7 +285,7 @@ macro_rules! from_text {
         }
     )*};
 }
-from_text!(KeyId, KmsKeyArn);
+from_text!(KeyId, KmsKeyArn, RecipientName);
 
 /// The Region's place in an ARN.
 const REGION: usize = 3;

@@ -9,6 +9,7 @@ pub mod addresses;
 mod binding;
 mod bytes;
 mod configuration;
+mod custody;
 pub mod document;
 mod error;
 pub mod frame;
@@ -22,11 +23,14 @@ mod scan;
 pub use address::{Address, AddressError, Cid};
 pub use binding::{Binding, key_user_data};
 pub use bytes::{ByteArray, ByteString, TooLong};
-pub use configuration::{Configuration, ConfigurationError, MAX_CONFIGURATION, Measurement, Operation};
+pub use configuration::{
+    Configuration, ConfigurationError, ExportRecipient, MAX_CONFIGURATION, Measurement, Operation,
+};
+pub use custody::{ExpectedKey, HpkePublicKey, ImportKeyId, KeyDescription, SealedKey, export_info};
 pub use error::ErrorCode;
-pub use key::{Algorithm, Curve, InvalidName, KeyId, KmsKeyArn, Origin, PublicKey, Scheme};
+pub use key::{Algorithm, Curve, InvalidName, KeyId, KmsKeyArn, Origin, PublicKey, RecipientName, Scheme};
 pub use message::{
-    Credentials, Generated, HashFunction, Health, MAX_MESSAGE, MAX_NONCE, Nonce, Payload, Request, RequestFrame,
+    Created, Credentials, HashFunction, Health, MAX_MESSAGE, MAX_NONCE, Nonce, Payload, Request, RequestFrame,
     Response, ResponseFrame, SecretString, Signature,
 };
 pub use path::{DerivationPath, HARDENED, InvalidPath, MAX_COMPONENTS};

@@ -9,9 +9,10 @@ use zeroize::Zeroizing;
 
 use crate::bytes::{ByteArray, ByteString};
 use crate::configuration::MAX_CONFIGURATION;
+use crate::custody::{ExpectedKey, ImportKeyId, KeyDescription, SealedKey};
 use crate::document::MAX_DOCUMENT;
 use crate::error::ErrorCode;
-use crate::key::{Algorithm, KeyId, KmsKeyArn, PublicKey, Scheme};
+use crate::key::{Algorithm, KeyId, KmsKeyArn, PublicKey, RecipientName, Scheme};
 use crate::path::DerivationPath;
 use crate::policy::{PayloadKind, Policy};
 use crate::record::{KeyRecord, PresentedRecord};
@@ -94,6 +95,39 @@ pub enum Request {
         /// The KMS key that is to wrap it.
         kms_key_arn: KmsKeyArn,
     },
+    /// Offers a key to which a custodian can seal one key for this enclave.
+    OfferImportKey {
+        /// In the document about the import key, verbatim.
+        nonce: Nonce,
+    },
+    /// Takes a key that a custodian has sealed to an import key, which serves once, whatever the outcome.
+    ImportKey {
+        /// The import key.
+        import_key: ImportKeyId,
+        /// What the custodian says of the key, and sealed it for.
+        description: KeyDescription,
+        /// The key.
+        sealed: SealedKey,
+    },
+    /// Takes over a key whose private key lies, in hex, under a KMS key of `adopt_kms_keys` and without
+    /// encryption context.
+    AdoptKey {
+        /// What it will be: no seed, messages only, not exportable.
+        description: KeyDescription,
+        /// The KMS key under which it lies; absent: the first of `adopt_kms_keys`.
+        adopt_kms_key_arn: Option<KmsKeyArn>,
+        /// KMS's `CiphertextBlob`.
+        ciphertext: ByteString<6144>,
+        /// The key that must come out.
+        expected: ExpectedKey,
+    },
+    /// Seals an exportable key to a recipient of the measured configuration.
+    ExportKey {
+        /// The record, as the store has it.
+        record: PresentedRecord,
+        /// The recipient.
+        recipient: RecipientName,
+    },
     /// Evidence about the enclave itself.
     Attest {
         /// In the document, verbatim.
@@ -126,9 +160,10 @@ pub enum Response {
     Configured,
     /// To [`Request::SetCredentials`].
     CredentialsSet,
-    /// To [`Request::GenerateKey`].
-    Generated(Box<Generated>),
-    /// To [`Request::OpenRecord`] and [`Request::Attest`]: a COSE_Sign1 attestation document.
+    /// To [`Request::GenerateKey`], [`Request::ImportKey`] and [`Request::AdoptKey`].
+    Created(Box<Created>),
+    /// To [`Request::OpenRecord`], [`Request::OfferImportKey`] and [`Request::Attest`]: a COSE_Sign1 attestation
+    /// document.
     Document(ByteString<MAX_DOCUMENT>),
     /// To [`Request::Sign`]: one result per payload, in order.
     Signed(Vec<Result<Signature, ErrorCode>>),
@@ -142,6 +177,8 @@ pub enum Response {
     /// To [`Request::Rewrap`]: the same key, opened once by the enclave under its new KMS key. Only
     /// `kms_key_arn`, `data_key` and `ciphertext` differ from the record that was presented.
     Rewrapped(Box<KeyRecord>),
+    /// To [`Request::ExportKey`]: the key, sealed for [`crate::export_info`] of its binding and this recipient.
+    Exported(SealedKey),
     /// To [`Request::Health`].
     Health(Health),
 }
@@ -149,7 +186,7 @@ pub enum Response {
 /// A new key.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Generated {
+pub struct Created {
     /// The record, opened once by the enclave as a later caller would.
     pub record: KeyRecord,
     /// Addresses by chain, for reading; not believed by the enclave. A seed has none of its own.
