@@ -7,7 +7,7 @@ use aws_nitro_enclaves_nsm_api::api::{ErrorCode as DeviceError, Request, Respons
 use aws_nitro_enclaves_nsm_api::driver::{nsm_init, nsm_process_request};
 use sha2::{Digest, Sha256};
 use strongroom_protocol::document::{AttestationDocument, DocumentError};
-use strongroom_protocol::{Binding, Measurement, Nonce, key_user_data};
+use strongroom_protocol::{Binding, HpkePublicKey, ImportKeyId, Measurement, Nonce, key_user_data};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::secret::{Secret, on_wiped_stack};
@@ -137,6 +137,16 @@ impl Nsm {
     pub(crate) async fn recipient_document(&self, public_key_der: &[u8]) -> Result<Vec<u8>, NsmError> {
         let user_data = [RECIPIENT_DOMAIN, &Sha256::digest(public_key_der)].concat();
         self.attest(Some(public_key_der.to_vec()), Some(user_data), None).await
+    }
+
+    /// For custodians: carries an import key, which is an HPKE key and never one that KMS would encrypt to.
+    pub(crate) async fn import_document(
+        &self,
+        public_key: &HpkePublicKey,
+        id: &ImportKeyId,
+        nonce: Nonce,
+    ) -> Result<Vec<u8>, NsmError> {
+        self.attest(Some(public_key.to_vec()), Some(id.user_data()), Some(nonce.into_vec())).await
     }
 
     /// Evidence about the enclave: `public_key` null; `user_data` names the measured configuration.

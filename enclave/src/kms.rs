@@ -24,6 +24,7 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, KeyEncryptionMechanism, RecipientInfo};
 use strongroom_protocol::{Address, Configuration, Credentials, ErrorCode, KmsKeyArn};
 use tokio::sync::{Semaphore, watch};
+use zeroize::Zeroizing;
 
 use crate::attest::{Nsm, NsmError};
 use crate::cms::EnvelopeRefused;
@@ -166,8 +167,8 @@ impl Kms {
             async move {
                 let reply = call.send().await.map_err(KmsError::from)?;
                 let blob = reply.ciphertext_blob.ok_or(KmsError::ReplyRefused("no CiphertextBlob"))?;
-                let key = released(&recipient, key, reply.key_id, reply.plaintext, reply.ciphertext_for_recipient)?;
-                Ok(DataKey { key, blob: blob.into_inner() })
+                let content = released(&recipient, key, reply.key_id, reply.plaintext, reply.ciphertext_for_recipient)?;
+                Ok(DataKey { key: data_key(&content)?, blob: blob.into_inner() })
             }
         })
         .await
@@ -180,13 +181,28 @@ impl Kms {
         blob: &[u8],
         context: HashMap<String, String>,
     ) -> Result<Secret<32>, KmsError> {
+        data_key(&self.decrypt_content(key, blob, Some(context)).await?)
+    }
+
+    /// Opens what somebody encrypted under `key` without encryption context: one attested `Decrypt`. Whoever may
+    /// `Encrypt` under that key chose the content.
+    pub(crate) async fn decrypt_unbound(&self, key: &KmsKeyArn, blob: &[u8]) -> Result<Zeroizing<Vec<u8>>, KmsError> {
+        self.decrypt_content(key, blob, None).await
+    }
+
+    async fn decrypt_content(
+        &self,
+        key: &KmsKeyArn,
+        blob: &[u8],
+        context: Option<HashMap<String, String>>,
+    ) -> Result<Zeroizing<Vec<u8>>, KmsError> {
         self.attested(|recipient| {
             let call = self
                 .client
                 .decrypt()
                 .key_id(key.as_str())
                 .ciphertext_blob(Blob::new(blob))
-                .set_encryption_context(Some(context.clone()))
+                .set_encryption_context(context.clone())
                 .recipient(recipient.info());
             async move {
                 let reply = call.send().await.map_err(KmsError::from)?;
@@ -225,14 +241,14 @@ impl Recipient {
     }
 }
 
-/// The data key of a reply, if the reply is one that KMS gives to an attested call.
+/// The content of a reply, if the reply is one that KMS gives to an attested call.
 fn released(
     recipient: &Recipient,
     asked: &KmsKeyArn,
     answered: Option<String>,
     plaintext: Option<Blob>,
     envelope: Option<Blob>,
-) -> Result<Secret<32>, KmsError> {
+) -> Result<Zeroizing<Vec<u8>>, KmsError> {
     if let Some(plaintext) = plaintext {
         // Wiped by the allocator when dropped. KMS sends null or an empty value beside an envelope.
         if !plaintext.into_inner().is_empty() {
@@ -243,16 +259,13 @@ fn released(
         return Err(KmsError::ReplyRefused("another KeyId"));
     }
     let envelope = envelope.ok_or(KmsError::ReplyRefused("no CiphertextForRecipient"))?;
-    let content = recipient
-        .key()
-        .open(envelope.as_ref())
-        .map_err(|EnvelopeRefused| KmsError::ReplyRefused("its envelope does not open"))?;
-    let content: &[u8; 32] =
-        content.as_slice().try_into().map_err(|_| KmsError::ReplyRefused("not a data key of 32 bytes"))?;
-    Secret::fill(|key| {
-        key.copy_from_slice(content);
-        Ok(())
-    })
+    let opened = recipient.key().open(envelope.as_ref());
+    opened.map_err(|EnvelopeRefused| KmsError::ReplyRefused("its envelope does not open"))
+}
+
+fn data_key(content: &[u8]) -> Result<Secret<32>, KmsError> {
+    let content: &[u8; 32] = content.try_into().map_err(|_| KmsError::ReplyRefused("not a data key of 32 bytes"))?;
+    Ok(Secret::from(content))
 }
 
 impl From<SdkError<DecryptError>> for KmsError {

@@ -3,11 +3,13 @@
 //! A library so that `strongroom-enclave` (real hardware) and the tests' `dev-enclave` are the same
 //! code but for the [`Attestor`] that they hand in. A request comes in by `server`, is served by
 //! `service`, which asks `keyring` for the key (`wrapping` opens its record), `policy` for permission (`derive` makes keys
-//! below a seed) and `sign` for the signature.
+//! below a seed) and `sign` for the signature. What custodians bring and take home passes `custody`.
 
 mod attest;
 mod cms;
+mod custody;
 mod derive;
+mod hpke;
 mod keyring;
 mod kms;
 mod policy;

@@ -5,20 +5,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use strongroom_protocol::{
-    Address, Algorithm, ByteString, Configuration, ErrorCode, Generated, Health, KeyId, KeyRecord, KmsKeyArn,
-    Measurement, Nonce, Operation, Origin, Payload, Policy, Request, Response, Scheme, Signature, VERSION,
+    Address, Configuration, Created, ErrorCode, Health, KeyDescription, Measurement, Nonce, Operation, Origin, Payload,
+    Request, Response, Scheme, Signature, VERSION,
 };
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::attest::{Nsm, NsmError};
+use crate::custody::{Custody, check_recipients};
 use crate::keyring::{Keyring, Limits};
 use crate::kms::{CredentialStore, DEADLINE, Kms};
 use crate::policy::{Denied, OutOfReach, Reached, authorize, reach};
 use crate::secret::KeyMaterial;
 use crate::sign::{SignError, sign};
 use crate::transport::Peer;
-use crate::wrapping::{OpenedSecret, Wrapping};
+use crate::wrapping::Wrapping;
 
 /// Signatures that one request makes before others have their turn (about 4 ms).
 const TURN: usize = 32;
@@ -48,6 +49,7 @@ struct Configured {
     measurement: Measurement,
     wrapping: Arc<Wrapping>,
     keyring: Arc<Keyring>,
+    custody: Custody,
 }
 
 impl Service {
@@ -88,8 +90,24 @@ impl Service {
             }
             Request::GenerateKey { key_id, algorithm, policy, kms_key_arn } => {
                 let configured = self.serving(Some(Operation::Generate))?;
-                let generated = in_time(self.generate(configured, key_id, algorithm, policy, kms_key_arn)).await?;
-                Ok(Response::Generated(Box::new(generated)))
+                let description = KeyDescription { key_id, algorithm, policy, kms_key_arn };
+                created(in_time(self.generate(configured, description)).await?)
+            }
+            Request::OfferImportKey { nonce } => {
+                reply_document(self.serving(Some(Operation::Import))?.custody.offer(nonce).await?)
+            }
+            Request::ImportKey { import_key, description, sealed } => {
+                let custody = &self.serving(Some(Operation::Import))?.custody;
+                created(in_time(custody.import(&import_key, description, &sealed)).await?)
+            }
+            Request::AdoptKey { description, adopt_kms_key_arn, ciphertext, expected } => {
+                let custody = &self.serving(Some(Operation::Adopt))?.custody;
+                let adoption = custody.adopt(description, adopt_kms_key_arn.as_ref(), &ciphertext, &expected);
+                created(in_time(adoption).await?)
+            }
+            Request::ExportKey { record, recipient } => {
+                let custody = &self.serving(Some(Operation::Export))?.custody;
+                Ok(Response::Exported(in_time(custody.export(&record, &recipient)).await?))
             }
             Request::Rewrap { record, kms_key_arn } => {
                 let wrapping = &self.serving(Some(Operation::Rewrap))?.wrapping;
@@ -161,6 +179,10 @@ impl Service {
             tracing::error!(%error, "configuration refused");
             ErrorCode::ConfigurationInvalid
         })?;
+        check_recipients(&configuration).map_err(|error| {
+            tracing::error!(%error, "configuration refused: export_recipients");
+            ErrorCode::ConfigurationInvalid
+        })?;
         if !self.nsm.can_measure().await.map_err(attestation_failed)? {
             tracing::error!("PCR16 was used before us: final until reboot");
             *measuring = Measuring::Failed;
@@ -181,41 +203,20 @@ impl Service {
         let configuration = Arc::new(configuration);
         let wrapping = Arc::new(Wrapping::new(kms, Arc::clone(&configuration)));
         let keyring = Keyring::start(Arc::clone(&wrapping), limits);
+        let custody = Custody::new(self.nsm.clone(), Arc::clone(&configuration), Arc::clone(&wrapping));
         tracing::info!(pcr16 = hex::encode(measurement.pcr16), "configuration measured and locked");
-        let configured = Configured { configuration, measurement, wrapping, keyring };
+        let configured = Configured { configuration, measurement, wrapping, keyring, custody };
         self.configured.set(configured).map_err(|_| ErrorCode::Internal)?;
         Ok(Response::Configured)
     }
 
     /// Makes a key and its record.
-    async fn generate(
-        &self,
-        configured: &Configured,
-        key_id: KeyId,
-        algorithm: Algorithm,
-        policy: Policy,
-        kms_key_arn: Option<KmsKeyArn>,
-    ) -> Result<Generated, ErrorCode> {
-        let kms_key_arn = configured.wrapping.kms_key(kms_key_arn.as_ref())?.clone();
-        policy.check_fit(algorithm).map_err(|_| ErrorCode::PolicyInvalid)?;
+    async fn generate(&self, configured: &Configured, description: KeyDescription) -> Result<Created, ErrorCode> {
         // A seed has 32 bytes too: the length that BIP-32 advises, twice the security of either curve, and what
-        // every wallet takes. The 64 of a BIP-39 seed are 16 to 32 of entropy, stretched.
+        // every wallet takes. The 64 of a BIP-39 seed are 16 to 32 of entropy, stretched. A scalar out of range
+        // has a probability of 2^-128; the caller may ask again.
         let material = KeyMaterial::from(&self.nsm.new_secret().await.map_err(attestation_failed)?);
-        // A scalar out of range has a probability of 2^-128; the caller may ask again.
-        let secret = OpenedSecret::new(algorithm, &material).map_err(|_| ErrorCode::Internal)?;
-        let record = KeyRecord {
-            key_id,
-            algorithm,
-            public_key: secret.public_key(),
-            origin: Origin::Generated,
-            policy,
-            kms_key_arn,
-            data_key: ByteString::default(),
-            ciphertext: ByteString::default(),
-        };
-        drop(secret);
-        let (record, opened) = configured.wrapping.wrap(record, material).await?;
-        Ok(Generated { addresses: opened.secret.addresses(), record })
+        configured.wrapping.create(description, Origin::Generated, material).await
     }
 }
 
@@ -259,6 +260,10 @@ fn out_of_reach(error: OutOfReach) -> ErrorCode {
         OutOfReach::Denied => ErrorCode::PathDenied,
         OutOfReach::PathSuperfluous | OutOfReach::Underivable(_) => ErrorCode::PathInvalid,
     }
+}
+
+fn created(created: Created) -> Result<Response, ErrorCode> {
+    Ok(Response::Created(Box::new(created)))
 }
 
 fn reply_document(document: Vec<u8>) -> Result<Response, ErrorCode> {

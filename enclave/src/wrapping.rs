@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use strongroom_protocol::{
-    Algorithm, Binding, ByteString, Configuration, ErrorCode, KeyRecord, KmsKeyArn, Policy, PresentedRecord, PublicKey,
+    Algorithm, Binding, ByteString, Configuration, Created, ErrorCode, KeyDescription, KeyId, KeyRecord, KmsKeyArn,
+    Origin, Policy, PresentedRecord, PublicKey,
 };
+use zeroize::Zeroizing;
 
 use crate::derive::Seed;
 use crate::kms::{DataKey, Kms};
@@ -39,6 +41,13 @@ pub(crate) enum OpenedSecret {
     Seed(Seed),
 }
 
+/// A key that the policy bound to it lets leave the enclave.
+pub(crate) struct ExportableKey {
+    pub(crate) key_id: KeyId,
+    pub(crate) binding: Binding,
+    pub(crate) material: KeyMaterial,
+}
+
 /// A record whose layers are off, and that proved to be what it claims.
 struct Unwrapped {
     record: KeyRecord,
@@ -54,7 +63,7 @@ impl Wrapping {
     }
 
     /// The KMS key that wraps new keys: the one that is named, or the configuration's first.
-    pub(crate) fn kms_key(&self, named: Option<&KmsKeyArn>) -> Result<&KmsKeyArn, ErrorCode> {
+    fn kms_key(&self, named: Option<&KmsKeyArn>) -> Result<&KmsKeyArn, ErrorCode> {
         let found = match named {
             Some(named) => self.configuration.kms_key_for(named),
             None => self.configuration.kms_keys.first(),
@@ -68,14 +77,53 @@ impl Wrapping {
         Ok(OpenedKey { secret, policy: record.policy, binding })
     }
 
+    /// Makes the record of a new key: two attested calls, see [`Self::wrap`].
+    pub(crate) async fn create(
+        &self,
+        description: KeyDescription,
+        origin: Origin,
+        material: KeyMaterial,
+    ) -> Result<Created, ErrorCode> {
+        let KeyDescription { key_id, algorithm, policy, kms_key_arn } = description;
+        let kms_key_arn = self.kms_key(kms_key_arn.as_ref())?.clone();
+        policy.check_fit(algorithm).map_err(|_| ErrorCode::PolicyInvalid)?;
+        let secret = OpenedSecret::new(algorithm, &material).map_err(|NotAKey| ErrorCode::KeyMaterialInvalid)?;
+        let public_key = secret.public_key();
+        drop(secret);
+        let (data_key, ciphertext) = (ByteString::default(), ByteString::default());
+        let record = KeyRecord { key_id, algorithm, public_key, origin, policy, kms_key_arn, data_key, ciphertext };
+        let (record, opened) = self.wrap(record, material).await?;
+        Ok(Created { addresses: opened.secret.addresses(), record })
+    }
+
+    /// Opens a record for export, which needs the secret itself: one attested Decrypt, also for a held key. Whether
+    /// the key may leave is judged by the policy that was authenticated with it.
+    pub(crate) async fn open_exportable(&self, presented: &PresentedRecord) -> Result<ExportableKey, ErrorCode> {
+        let Unwrapped { record, binding, material, secret: _ } = self.unwrap(presented).await?;
+        if !record.policy.is_exportable() {
+            return Err(ErrorCode::NotExportable);
+        }
+        Ok(ExportableKey { key_id: record.key_id, binding, material })
+    }
+
+    /// What somebody encrypted under a KMS key that wraps no records, without encryption context: one attested
+    /// Decrypt. Nothing vouches for what comes out.
+    pub(crate) async fn decrypt_unbound(
+        &self,
+        kms_key: &KmsKeyArn,
+        ciphertext: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, ErrorCode> {
+        self.kms.decrypt_unbound(kms_key, ciphertext).await.map_err(|error| match error.into() {
+            // KMS does not know the ciphertext, and there is no record that could be to blame.
+            ErrorCode::RecordRefused => ErrorCode::AdoptionRefused,
+            code => code,
+        })
+    }
+
     /// Completes `record`, whose data key and ciphertext are still to come, around `material` under the KMS
     /// key that it names: one attested `GenerateDataKey`. Then opens it once, as a later caller would, so
     /// that no record leaves that nobody can open.
-    pub(crate) async fn wrap(
-        &self,
-        mut record: KeyRecord,
-        material: KeyMaterial,
-    ) -> Result<(KeyRecord, OpenedKey), ErrorCode> {
+    async fn wrap(&self, mut record: KeyRecord, material: KeyMaterial) -> Result<(KeyRecord, OpenedKey), ErrorCode> {
         let mut nonce = [0; 12];
         getrandom::fill(&mut nonce).map_err(|_| ErrorCode::Internal)?;
         let binding = record.binding();
