@@ -84,6 +84,8 @@ problems! {
     KeyPendingDeletion = "key-pending-deletion", 403, "The key is to be deleted";
     /// The enclave's measured configuration does not list the operation.
     OperationNotConfigured = "operation-not-configured", 403, "The enclave's configuration does not allow this operation";
+    /// The key's bound policy does not let it leave the enclave.
+    NotExportable = "not-exportable", 403, "The key's policy does not let it leave the enclave";
     /// No such route.
     NotFound = "not-found", 404, "There is nothing at this address";
     /// No such key.
@@ -98,6 +100,8 @@ problems! {
     GenerationLost = "generation-lost", 409, "The key was changed meanwhile";
     /// The change does not follow from the key's state.
     KeyStateConflict = "key-state-conflict", 409, "The key's state does not allow this change";
+    /// The import key is not one that waits.
+    ImportKeyUnknown = "import-key-unknown", 409, "The import key has served, has expired, or is not this enclave's";
     /// The body is beyond the limit.
     BodyTooLarge = "body-too-large", 413, "The body is too large";
     /// The body does not say that it is JSON.
@@ -110,6 +114,16 @@ problems! {
     PathInvalid = "path-invalid", 422, "There is no key at this path";
     /// The KMS key is not one of the enclave's configuration.
     KmsKeyNotConfigured = "kms-key-not-configured", 422, "The KMS key is not in the enclave's configuration";
+    /// The sealed key does not open for what is said of it.
+    ImportRefused = "import-refused", 422, "The sealed key does not open as what it is said to be";
+    /// What was brought opens and is no key.
+    KeyMaterialInvalid = "key-material-invalid", 422, "What was brought is no secret key of this algorithm";
+    /// What was to be adopted is another key.
+    KeyMismatch = "key-mismatch", 422, "The key is not the expected one";
+    /// What was to be adopted is no ciphertext of KMS's, or no private key.
+    AdoptionRefused = "adoption-refused", 422, "The ciphertext does not open, or is not that of a private key in hex";
+    /// The configuration names no such recipient.
+    RecipientUnknown = "recipient-unknown", 422, "The enclave's configuration names no such recipient";
     /// The enclave does not believe the record: something in it was changed.
     RecordRefused = "record-refused", 502, "The enclave refused the key's record";
     /// What is stored is not a record.
@@ -215,6 +229,13 @@ impl From<ErrorCode> for Problem {
             ErrorCode::PathDenied => Kind::PathDenied,
             ErrorCode::PathInvalid => Kind::PathInvalid,
             ErrorCode::PayloadDenied => Kind::PolicyDenied,
+            ErrorCode::ImportKeyUnknown => Kind::ImportKeyUnknown,
+            ErrorCode::ImportRefused => Kind::ImportRefused,
+            ErrorCode::KeyMaterialInvalid => Kind::KeyMaterialInvalid,
+            ErrorCode::KeyMismatch => Kind::KeyMismatch,
+            ErrorCode::AdoptionRefused => Kind::AdoptionRefused,
+            ErrorCode::NotExportable => Kind::NotExportable,
+            ErrorCode::RecipientUnknown => Kind::RecipientUnknown,
             ErrorCode::RecordRefused => Kind::RecordRefused,
             ErrorCode::KmsDenied => Kind::KmsDenied,
             ErrorCode::KmsKeyUnusable => Kind::KmsKeyUnusable,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use moka::ops::compute::Op;
 use moka::sync::Cache;
-use strongroom_protocol::{Generated, KeyId, KeyRecord, PresentedRecord};
+use strongroom_protocol::{Created, KeyId, KeyRecord, PresentedRecord};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -206,9 +206,9 @@ impl Records {
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::TooLate`]: this key is lost, and was never used. Otherwise the
     /// store's.
-    pub async fn create(&self, generated: Generated, deadline: Instant) -> Result<Arc<KnownRecord>, StoreError> {
+    pub async fn create(&self, generated: Created, deadline: Instant) -> Result<Arc<KnownRecord>, StoreError> {
         check_in_time(deadline)?;
-        let Generated { record, addresses } = generated;
+        let Created { record, addresses } = generated;
         let stored = StoredRecord::new(record, addresses, OffsetDateTime::now_utc());
         let presented = present(&stored)?;
         let revision = self.store.create(&stored).await?;
@@ -412,8 +412,8 @@ mod tests {
         Records::new(KeyStore::Directory(Directory::open(folder).expect("opens")), &Limits::default())
     }
 
-    fn generated(key_id: &str) -> Generated {
-        Generated { record: sample(key_id).record, addresses: BTreeMap::new() }
+    fn generated(key_id: &str) -> Created {
+        Created { record: sample(key_id).record, addresses: BTreeMap::new() }
     }
 
     fn soon() -> Instant {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use strongroom_protocol::{
-    DerivationPath, ErrorCode, Generated, HashFunction, KeyRecord, Payload, PayloadKind, Policy, PublicKey, Request,
+    Created, DerivationPath, ErrorCode, HashFunction, KeyRecord, Payload, PayloadKind, Policy, PublicKey, Request,
     Response, Scheme, Signature,
 };
 use strongroom_tests::frames::EnclaveSocket;
@@ -90,11 +90,11 @@ impl Bench {
     }
 }
 
-async fn generate(socket: &mut EnclaveSocket, algorithm: &str, policy: Policy) -> Result<Generated, ErrorCode> {
+async fn generate(socket: &mut EnclaveSocket, algorithm: &str, policy: Policy) -> Result<Created, ErrorCode> {
     let algorithm = serde_json::from_value(algorithm.into()).expect("an algorithm");
     let key_id = "seed".parse().expect("an id");
     match socket.ask(Request::GenerateKey { key_id, algorithm, policy, kms_key_arn: None }).await.expect("a reply")? {
-        Response::Generated(generated) => Ok(*generated),
+        Response::Created(generated) => Ok(*generated),
         other => panic!("{other:?}"),
     }
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use strongroom_protocol::document::MAX_DOCUMENT;
 use strongroom_protocol::{
-    Address, Algorithm, ByteString, DerivationPath, ErrorCode, Generated, KeyId, KeyRecord, KmsKeyArn, Nonce, Payload,
-    Policy, PresentedRecord, PublicKey, Request, RequestFrame, Response, Scheme, Signature,
+    Address, Algorithm, ByteString, Created, DerivationPath, ErrorCode, ExpectedKey, ImportKeyId, KeyDescription,
+    KeyId, KeyRecord, KmsKeyArn, Nonce, Payload, Policy, PresentedRecord, PublicKey, RecipientName, Request,
+    RequestFrame, Response, Scheme, SealedKey, Signature,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -93,9 +94,59 @@ impl EnclaveClient {
         policy: Policy,
         kms_key_arn: Option<KmsKeyArn>,
         deadline: Instant,
-    ) -> Result<Generated, CallError> {
-        match self.call(Request::GenerateKey { key_id, algorithm, policy, kms_key_arn }, deadline).await? {
-            Response::Generated(generated) => Ok(*generated),
+    ) -> Result<Created, CallError> {
+        self.create(Request::GenerateKey { key_id, algorithm, policy, kms_key_arn }, deadline).await
+    }
+
+    /// Has a key offered to which a custodian can seal one key; the document names it.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn offer_import_key(&self, nonce: Nonce, deadline: Instant) -> Result<RawDocument, CallError> {
+        self.document(Request::OfferImportKey { nonce }, deadline).await
+    }
+
+    /// Passes on a key that a custodian has sealed to an import key.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn import_key(
+        &self,
+        import_key: ImportKeyId,
+        description: KeyDescription,
+        sealed: SealedKey,
+        deadline: Instant,
+    ) -> Result<Created, CallError> {
+        self.create(Request::ImportKey { import_key, description, sealed }, deadline).await
+    }
+
+    /// Has a secret taken over that lies under a KMS key, if it is the expected key.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn adopt_key(
+        &self,
+        description: KeyDescription,
+        adopt_kms_key_arn: Option<KmsKeyArn>,
+        ciphertext: ByteString<6144>,
+        expected: ExpectedKey,
+        deadline: Instant,
+    ) -> Result<Created, CallError> {
+        self.create(Request::AdoptKey { description, adopt_kms_key_arn, ciphertext, expected }, deadline).await
+    }
+
+    /// Has a key sealed to a recipient of the enclave's configuration.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn export_key(
+        &self,
+        record: PresentedRecord,
+        recipient: RecipientName,
+        deadline: Instant,
+    ) -> Result<SealedKey, CallError> {
+        match self.call(Request::ExportKey { record, recipient }, deadline).await? {
+            Response::Exported(sealed) => Ok(sealed),
             _ => Err(CallError::Unexpected),
         }
     }
@@ -180,6 +231,13 @@ impl EnclaveClient {
     /// [`CallError`].
     pub async fn attest(&self, nonce: Nonce, deadline: Instant) -> Result<RawDocument, CallError> {
         self.document(Request::Attest { nonce }, deadline).await
+    }
+
+    async fn create(&self, request: Request, deadline: Instant) -> Result<Created, CallError> {
+        match self.call(request, deadline).await? {
+            Response::Created(created) => Ok(*created),
+            _ => Err(CallError::Unexpected),
+        }
     }
 
     async fn document(&self, request: Request, deadline: Instant) -> Result<RawDocument, CallError> {

@@ -1,6 +1,8 @@
 //! Requests and replies as they are on the wire. Binary values are hex: `0x` optional and any case on
 //! input, `0x` and lower case on output. Unknown fields are errors.
 
+mod custody;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -15,6 +17,8 @@ use super::schema;
 use super::strict::{Object, Word};
 use crate::key_state::{StateName, WaitingPeriod};
 use crate::stored_record::StoredRecord;
+pub(super) use custody::{AdoptKey, Expected, ExportKey, ImportKey, OfferImportKey};
+pub use custody::{ExportedKey, ImportKeyOffer};
 
 /// `POST /v1/keys`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -278,15 +282,22 @@ pub(crate) fn from_hex(text: &str) -> Result<Vec<u8>, &'static str> {
 // None of the errors repeats the text: it can be a megabyte long.
 
 fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteArray<32>, D::Error> {
-    let bytes = from_hex(&String::deserialize(deserializer)?)
-        .map_err(|wrong| serde::de::Error::custom(format_args!("digest: {wrong}")))?;
-    let length = bytes.len();
-    let wrong = |_| serde::de::Error::custom(format_args!("digest: {length} bytes where 32 are needed"));
-    bytes.try_into().map(ByteArray).map_err(wrong)
+    hex_bytes(deserializer, "digest: must have 32 bytes").map(ByteArray)
 }
 
 fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteString<MAX_MESSAGE>, D::Error> {
-    let wrong = |wrong: &dyn std::fmt::Display| serde::de::Error::custom(format_args!("message: {wrong}"));
-    let bytes = from_hex(&String::deserialize(deserializer)?).map_err(|e| wrong(&e))?;
-    bytes.try_into().map_err(|e| wrong(&e))
+    hex_bytes(deserializer, "message: must have at most 1048576 bytes")
+}
+
+/// Bytes in hex, as many as a `T` has. `wrong` names the field, and says how many those are.
+fn hex_bytes<'de, T, D>(deserializer: D, wrong: &'static str) -> Result<T, D::Error>
+where
+    T: TryFrom<Vec<u8>>,
+    D: Deserializer<'de>,
+{
+    let field = wrong.split(':').next().unwrap_or_default();
+    let bytes = from_hex(&String::deserialize(deserializer)?)
+        .map_err(|wrong| serde::de::Error::custom(format_args!("{field}: {wrong}")))?;
+    let length = bytes.len();
+    bytes.try_into().map_err(|_| serde::de::Error::custom(format_args!("{wrong}, not {length}")))
 }

@@ -9,7 +9,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use strongroom_protocol::{Algorithm, Curve, DerivationPath, ErrorCode, KeyId, KeyRecord, Payload, Policy, Scheme};
+use strongroom_protocol::{
+    Algorithm, Created, Curve, DerivationPath, ErrorCode, KeyId, KeyRecord, Payload, Policy, Scheme,
+};
+use tokio::time::Instant;
 use tracing::{Span, info, warn};
 
 use super::api::{CreateKey, DerivedKey, KeyPage, KeyView, SignReply, SignRequest, to_hex};
@@ -46,20 +49,22 @@ pub(super) async fn create(
     let policy = policy.map(|Object(policy)| policy.0).unwrap_or_default();
     policy.check_fit(algorithm.0).map_err(|wrong| Problem::invalid(wrong.to_string()))?;
     let generated = app.enclave.generate_key(key_id, algorithm.0, policy, kms_key_arn, context.deadline).await?;
-    let known = app.records.create(generated, context.deadline).await.inspect_err(|error| match error {
+    store_new(&app, generated, context.deadline).await
+}
+
+/// Stores a key that the enclave has just made, unless another took its name meanwhile: 201 with its view and place.
+pub(super) async fn store_new(app: &App, new: Created, deadline: Instant) -> Result<Response, Problem> {
+    let stored = app.records.create(new, deadline).await.inspect_err(|error| match error {
         StoreError::Exists => info!("the key was created by another request meanwhile; this one is dropped unused"),
         StoreError::TooLate => info!("the key came too late for its caller; it is dropped unused"),
         _ => {}
-    })?;
-    Ok(created(&known))
-}
-
-fn created(known: &KnownRecord) -> Response {
+    });
+    let known = stored?;
     let mut response = (StatusCode::CREATED, Json(KeyView::from(&known.stored))).into_response();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/keys/{}", known.stored.key_id())) {
         response.headers_mut().insert(header::LOCATION, location);
     }
-    response
+    Ok(response)
 }
 
 /// Lists the keys that the caller may read. Needs `read`.

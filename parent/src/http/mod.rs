@@ -1,9 +1,10 @@
 //! The REST interface: routes, and what surrounds every request: an id, a deadline, a log line, and a
-//! wall that a panic does not pass. What the calls do is in `keys`, `changes`, `evidence` and `probes`; how their
+//! wall that a panic does not pass. What the calls do is in `keys`, `changes`, `custody`, `evidence` and `probes`; how their
 //! input is read, in `extract`; what they look like on the wire, in `api`.
 
 mod api;
 mod changes;
+mod custody;
 mod evidence;
 mod extract;
 mod keys;
@@ -33,7 +34,7 @@ use crate::enclave_client::EnclaveClient;
 use crate::problem::{Kind, Problem};
 use crate::records::Records;
 pub(crate) use api::from_hex;
-pub use api::{DerivedKey, Evidence, KeyView};
+pub use api::{DerivedKey, Evidence, ExportedKey, ImportKeyOffer, KeyView};
 pub use extract::BodyRoom;
 pub use server::{Entrance, serve};
 
@@ -112,6 +113,10 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(changes::rewrap))
         .routes(routes!(keys::sign))
         .routes(routes!(keys::public_key))
+        .routes(routes!(custody::offer))
+        .routes(routes!(custody::import))
+        .routes(routes!(custody::adopt))
+        .routes(routes!(custody::export))
         .routes(routes!(evidence::of_key))
         .routes(routes!(evidence::of_enclave))
         .routes(routes!(probes::healthz))
