@@ -139,9 +139,22 @@ fn each_dangerous_crate_has_one_owner_in_the_enclave() {
 }
 
 #[test]
-fn curve_points_stay_in_the_one_module_of_the_parent_that_only_key_verify_reaches() {
-    assert_only("parent/src", &["k256::"], &["parent/src/addresses.rs"]);
-    assert_only("parent/src", &["addresses::derive"], &["parent/src/verify.rs"]);
+fn curves_and_key_material_stay_where_the_daemon_does_not_reach() {
+    let custody = "parent/src/cli/custody";
+    let [module, keystore, pem, mnemonic, tests] =
+        ["mod.rs", "formats/keystore.rs", "formats/pem.rs", "formats/mnemonic.rs", "formats/tests.rs"]
+            .map(|file| format!("{custody}/{file}"));
+    // Not `Keccak256::`.
+    let curve = [" k256::", "&k256::", "(k256::"];
+    assert_only("parent/src", &curve, &["parent/src/addresses.rs", &module, &tests]);
+    assert_only("parent/src", &["addresses::derive"], &["parent/src/verify.rs", &keystore]);
+    assert_only("parent/src", &["Ed25519KeyPair"], &[&module]);
+    assert_only("parent/src", &["pkcs8::", "sec1::{"], &[&pem]);
+    assert_only("parent/src", &["scrypt::"], &[&keystore]);
+    assert_only("parent/src", &["bip39::"], &[&mnemonic]);
+    // The modules of the daemon are not in `cli`, and none of them names it.
+    let naming_custody = naming("parent/src", &["custody::"]);
+    assert!(naming_custody.iter().all(|file| file.starts_with("parent/src/cli/")), "{naming_custody:?}");
 }
 
 #[test]

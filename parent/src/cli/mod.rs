@@ -5,6 +5,8 @@ mod bulk;
 mod change;
 mod connection;
 mod create;
+#[cfg_attr(not(test), expect(dead_code, reason = "until keys are imported"))]
+mod custody;
 mod exit;
 mod key;
 mod list;
