@@ -15,6 +15,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use strongroom_protocol::document::{AttestationDocument, DocumentError, Payload};
+use strongroom_protocol::{ByteArray, HpkePublicKey, ImportKeyId, Measurement};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{BasicConstraints, KeyUsage, ParsedExtension};
 use x509_parser::oid_registry::{OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_SIG_ECDSA_WITH_SHA384};
@@ -114,6 +115,9 @@ pub enum AttestationError {
     /// About something else.
     #[error("the user data is not the expected one")]
     UserData,
+    /// Carries no key that it names as an import key.
+    #[error("the document is not about an import key")]
+    NotAnImportKey,
     /// Carries a key: no evidence document of ours does.
     #[error("the document carries a public key and is no evidence")]
     NotEvidence,
@@ -229,6 +233,19 @@ impl VerifiedDocument {
     pub fn check_evidence_only(&self) -> Result<(), AttestationError> {
         if self.payload.public_key.is_none() { Ok(()) } else { Err(AttestationError::NotEvidence) }
     }
+
+    /// The import key that the document is about: its `public_key`, which its `user_data` names as one. A document of
+    /// another kind names no key like that, whatever key it carries.
+    ///
+    /// # Errors
+    /// The sender's: a document of another kind.
+    pub fn import_key(&self) -> Result<HpkePublicKey, AttestationError> {
+        let public_key = self.payload.public_key.as_ref().and_then(|key| <[u8; 32]>::try_from(&key[..]).ok());
+        let public_key = ByteArray(public_key.ok_or(AttestationError::NotAnImportKey)?);
+        let user_data = ImportKeyId::of(&public_key).user_data();
+        self.check_user_data(&user_data).map_err(|_| AttestationError::NotAnImportKey)?;
+        Ok(public_key)
+    }
 }
 
 /// The registers that an admitted enclave has: PCR0 (the image) and PCR16 (its configuration), which
@@ -254,6 +271,9 @@ pub enum ExpectedPcrsError {
     /// PCR0 or PCR16 is missing.
     #[error("PCR{0} must be named")]
     Missing(u8),
+    /// The file says another PCR16 than follows from the configuration.
+    #[error("PCR16 is not that of the configuration")]
+    Configuration,
     /// PCR0 or PCR16 is zero: that would admit debug mode, or an enclave without configuration.
     #[error("PCR{0} must not be zero")]
     Zero(u8),
@@ -265,6 +285,18 @@ impl ExpectedPcrs {
     /// # Errors
     /// The file's writer's: unknown or repeated names, other values, no or zero PCR0 or PCR16.
     pub fn from_json(json: &[u8]) -> Result<Self, ExpectedPcrsError> {
+        Self::read(json, None)
+    }
+
+    /// The same, with the PCR16 of a configuration's bytes. The file need not say it; if it does, it says the same.
+    ///
+    /// # Errors
+    /// As of [`Self::from_json`]; or the two say different things.
+    pub fn with_configuration(json: &[u8], configuration: &[u8]) -> Result<Self, ExpectedPcrsError> {
+        Self::read(json, Some(Measurement::of(configuration).pcr16))
+    }
+
+    fn read(json: &[u8], pcr16: Option<[u8; 48]>) -> Result<Self, ExpectedPcrsError> {
         let Entries(entries) = serde_json::from_slice(json).map_err(|_| ExpectedPcrsError::Json)?;
         let mut pcrs = BTreeMap::new();
         for (name, value) in entries {
@@ -273,6 +305,11 @@ impl ExpectedPcrs {
             if pcrs.insert(index, pcr).is_some() {
                 return Err(ExpectedPcrsError::Repeated(index));
             }
+        }
+        if let Some(pcr16) = pcr16
+            && *pcrs.entry(CONFIGURATION_PCR).or_insert(pcr16) != pcr16
+        {
+            return Err(ExpectedPcrsError::Configuration);
         }
         for index in [IMAGE_PCR, CONFIGURATION_PCR] {
             match pcrs.get(&index) {

@@ -12,12 +12,12 @@ use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use strongroom_protocol::{DerivationPath, KeyId, SecretString};
+use strongroom_protocol::{DerivationPath, KeyId, RecipientName, SecretString};
 
-use crate::http::{DerivedKey, Evidence, KeyView};
+use crate::http::{DerivedKey, Evidence, ExportedKey, ImportKeyOffer, KeyView};
 use crate::problem::Document;
 pub use access::{Access, AccessError};
-pub use shapes::{Change, NewKey, Page, SignPayload, Signed, ToSign};
+pub use shapes::{Change, ExpectedIdentity, KeyToAdopt, KeyToImport, NewKey, Page, SignPayload, Signed, ToSign};
 
 /// Why a call did not do what it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -118,6 +118,39 @@ impl Parent {
     /// [`AskError`].
     pub async fn create(&self, key: &NewKey) -> Result<KeyView, AskError> {
         self.write(self.url(&["keys"]), key).await
+    }
+
+    /// Has an import key offered, in a document made for this nonce (hex).
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn offer_import_key(&self, nonce: &str) -> Result<ImportKeyOffer, AskError> {
+        self.write(self.url(&["import-keys"]), &serde_json::json!({ "nonce": nonce })).await
+    }
+
+    /// Imports a sealed key under this name.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn import(&self, key_id: &KeyId, key: &KeyToImport) -> Result<KeyView, AskError> {
+        self.write(self.url(&["keys", key_id.as_str(), "import"]), key).await
+    }
+
+    /// Has a private key under a KMS key adopted under this name.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn adopt(&self, key_id: &KeyId, key: &KeyToAdopt) -> Result<KeyView, AskError> {
+        self.write(self.url(&["keys", key_id.as_str(), "adopt"]), key).await
+    }
+
+    /// Has a key sealed to a recipient of the enclave's configuration.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn export(&self, key_id: &KeyId, recipient: &RecipientName) -> Result<ExportedKey, AskError> {
+        let body = serde_json::json!({ "recipient": recipient });
+        self.write(self.url(&["keys", key_id.as_str(), "export"]), &body).await
     }
 
     /// Changes a key, if its generation is still this one.

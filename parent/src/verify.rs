@@ -1,6 +1,6 @@
-//! `strongroom key verify`: whether a key lives where it is said to live, found out without trusting
-//! the parent that is asked. Fetches the key and fresh evidence about it, and verifies the evidence
-//! here. Until a key has passed, its address is only what a parent claims.
+//! Whether a key lives where it is said to live (`strongroom key verify`), and whether an import key is one of the
+//! enclave that it should be, found out without trusting the parent that is asked. Fetches fresh documents and
+//! verifies them here. Until a key has passed, its address is only what a parent claims.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use strongroom_protocol::{Binding, KeyId, PublicKey, key_user_data};
+use strongroom_protocol::{Binding, HpkePublicKey, KeyId, PublicKey, key_user_data};
 
 use crate::addresses;
 use crate::attestation::{AttestationError, ExpectedPcrs, ExpectedPcrsError, TrustAnchor, VerifiedDocument, verify};
@@ -18,17 +18,32 @@ use crate::client::{AskError, Parent};
 use crate::http::{Evidence, KeyView};
 use crate::key_state::StateName;
 
+/// What an enclave must be to be believed.
+#[derive(Debug)]
+pub struct ExpectedEnclave {
+    pcrs: ExpectedPcrs,
+    root: TrustAnchor,
+    foreign_root: bool,
+}
+
 /// What is to be verified, and against what.
 #[derive(Debug)]
-pub struct Inquiry {
+pub struct Inquiry<'a> {
     /// The key.
-    pub key_id: KeyId,
-    /// The registers that the enclave must have: PCR0 and PCR16 at least.
-    pub pcrs: PathBuf,
-    /// The root of the attestation's certificates, PEM; absent: AWS's.
-    pub attestation_root: Option<PathBuf>,
+    pub key_id: &'a KeyId,
+    /// The enclave that must hold it.
+    pub enclave: &'a ExpectedEnclave,
     /// The public key that the key must have, if the caller knows it already.
-    pub expect_public_key: Option<Vec<u8>>,
+    pub expect_public_key: Option<&'a [u8]>,
+}
+
+/// An import key of a verified enclave.
+#[derive(Debug)]
+pub struct OfferedKey {
+    /// What a key can be sealed to.
+    pub public_key: HpkePublicKey,
+    /// The nonce for which it was offered.
+    pub nonce: [u8; 32],
 }
 
 /// What was verified.
@@ -112,20 +127,69 @@ pub enum Refusal {
 /// How old a document may be. It is made for the nonce, so this bounds clock errors, not replay.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
-impl Inquiry {
+impl ExpectedEnclave {
+    /// Reads what an enclave must be.
+    ///
+    /// * `pcrs`: the registers, PCR0 and PCR16 at least;
+    /// * `configuration`: the enclave's configuration, from which PCR16 follows;
+    /// * `attestation_root`: the root of the attestation's certificates, PEM; absent: AWS's.
+    ///
+    /// # Errors
+    /// The caller's: [`VerifyError::File`], [`VerifyError::Pcrs`], [`VerifyError::Root`].
+    pub fn read(
+        pcrs: &Path,
+        configuration: Option<&Path>,
+        attestation_root: Option<&Path>,
+    ) -> Result<Self, VerifyError> {
+        let json = read(pcrs)?;
+        let expected = match configuration {
+            None => ExpectedPcrs::from_json(&json),
+            Some(path) => ExpectedPcrs::with_configuration(&json, &read(path)?),
+        };
+        let expected = expected.map_err(|source| VerifyError::Pcrs { path: pcrs.to_owned(), source })?;
+        let root = match attestation_root {
+            None => TrustAnchor::aws(),
+            Some(path) => TrustAnchor::from_pem(&read(path)?)
+                .map_err(|source| VerifyError::Root { path: path.to_owned(), source })?,
+        };
+        Ok(Self { pcrs: expected, root, foreign_root: attestation_root.is_some() })
+    }
+
+    /// Asks the parent for an import key, and verifies that it is this enclave's.
+    ///
+    /// # Errors
+    /// [`VerifyError::Refused`]: it is not. Any other: nothing could be found out.
+    pub async fn import_key(&self, parent: &Parent) -> Result<OfferedKey, VerifyError> {
+        let nonce = nonce()?;
+        let offer = parent.offer_import_key(&hex::encode(nonce)).await?;
+        let document = self.judge(&offer.evidence, &nonce, SystemTime::now())?;
+        let public_key = document.import_key().map_err(Refusal::from)?;
+        Ok(OfferedKey { public_key, nonce })
+    }
+
+    /// Whether a document is true, fresh, made for this nonce, and of this enclave. What it is about is another
+    /// question. Nothing here talks to anyone.
+    fn judge(&self, evidence: &Evidence, nonce: &[u8], now: SystemTime) -> Result<VerifiedDocument, Refusal> {
+        let document = STANDARD.decode(&evidence.document).map_err(|_| Refusal::Malformed("document"))?;
+        let document = verify(&document, &self.root, now)?;
+        document.check_fresh(now, MAX_AGE)?;
+        document.check_nonce(nonce)?;
+        document.check_pcrs(&self.pcrs)?;
+        Ok(document)
+    }
+}
+
+impl Inquiry<'_> {
     /// Asks the parent, and verifies what it says.
     ///
     /// # Errors
     /// [`VerifyError::Refused`]: the key did not pass. Any other: nothing could be found out.
     pub async fn run(&self, parent: &Parent) -> Result<Report, VerifyError> {
-        let expected = self.expected_pcrs()?;
-        let root = self.root()?;
-        let mut nonce = [0; 32];
-        getrandom::fill(&mut nonce)?;
-        let key = parent.key(&self.key_id).await?;
-        let evidence = parent.attest(Some(&self.key_id), &hex::encode(nonce)).await?;
+        let nonce = nonce()?;
+        let key = parent.key(self.key_id).await?;
+        let evidence = parent.attest(Some(self.key_id), &hex::encode(nonce)).await?;
         let now = SystemTime::now();
-        let document = self.judge(&key, &evidence, &root, &expected, &nonce, now)?;
+        let document = self.judge(&key, &evidence, &nonce, now)?;
         Ok(self.report(key, &document, now))
     }
 
@@ -134,12 +198,10 @@ impl Inquiry {
         &self,
         key: &KeyView,
         evidence: &Evidence,
-        root: &TrustAnchor,
-        expected: &ExpectedPcrs,
         nonce: &[u8],
         now: SystemTime,
     ) -> Result<VerifiedDocument, Refusal> {
-        if key.key_id != self.key_id {
+        if key.key_id != *self.key_id {
             return Err(Refusal::OtherKey);
         }
         let public_key = key.public_key.strip_prefix("0x").and_then(|digits| hex::decode(digits).ok());
@@ -147,15 +209,11 @@ impl Inquiry {
             .filter(|bytes| bytes.len() == key.algorithm.public_key_length())
             .and_then(|bytes| PublicKey::try_from(bytes).ok())
             .ok_or(Refusal::Malformed("public_key"))?;
-        if self.expect_public_key.as_ref().is_some_and(|expected| **expected != *public_key) {
+        if self.expect_public_key.is_some_and(|expected| *expected != *public_key) {
             return Err(Refusal::PublicKey);
         }
-        let document = STANDARD.decode(&evidence.document).map_err(|_| Refusal::Malformed("document"))?;
-        let document = verify(&document, root, now)?;
-        document.check_fresh(now, MAX_AGE)?;
-        document.check_nonce(nonce)?;
+        let document = self.enclave.judge(evidence, nonce, now)?;
         document.check_evidence_only()?;
-        document.check_pcrs(expected)?;
         // Made from what the parent showed: if any of it is not what the enclave opened, they differ.
         let binding = Binding::new(&key.key_id, key.algorithm, &public_key, key.origin, &key.policy);
         document.check_user_data(&key_user_data(&binding))?;
@@ -172,21 +230,7 @@ impl Inquiry {
             module_id: payload.module_id.clone(),
             document_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
             pcrs: payload.pcrs.iter().map(|(i, pcr)| (format!("PCR{i}"), hex::encode(**pcr))).collect(),
-            foreign_root: self.attestation_root.is_some(),
-        }
-    }
-
-    fn expected_pcrs(&self) -> Result<ExpectedPcrs, VerifyError> {
-        let path = &self.pcrs;
-        ExpectedPcrs::from_json(&read(path)?).map_err(|source| VerifyError::Pcrs { path: path.clone(), source })
-    }
-
-    fn root(&self) -> Result<TrustAnchor, VerifyError> {
-        match &self.attestation_root {
-            None => Ok(TrustAnchor::aws()),
-            Some(path) => {
-                TrustAnchor::from_pem(&read(path)?).map_err(|source| VerifyError::Root { path: path.clone(), source })
-            }
+            foreign_root: self.enclave.foreign_root,
         }
     }
 }
@@ -211,6 +255,12 @@ fn check_addresses(key: &KeyView, public_key: &PublicKey) -> Result<(), Refusal>
         Some(derived) if derived == key.addresses => Ok(()),
         _ => Err(Refusal::Address),
     }
+}
+
+fn nonce() -> Result<[u8; 32], VerifyError> {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce)?;
+    Ok(nonce)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, VerifyError> {

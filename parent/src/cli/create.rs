@@ -3,12 +3,13 @@
 
 use clap::Args;
 use serde_json::json;
-use strongroom_protocol::{Algorithm, DerivationPath, KeyId, KmsKeyArn, PayloadKind, Policy};
+use strongroom_protocol::{Algorithm, KeyId, KmsKeyArn, Policy};
 
 use super::bulk::{self, Done, Line, Pace, Trouble, Work};
 use super::exit::{Failure, Outcome};
+use super::policy::PolicyArguments;
 use super::rewrap::is_same_key;
-use super::{output, words};
+use super::{ALGORITHMS, output, words};
 use crate::client::{NewKey, Parent};
 use crate::http::KeyView;
 
@@ -35,23 +36,8 @@ pub(super) struct Create {
     #[arg(required_unless_present = "count", conflicts_with_all = ["count", "prefix", "first"])]
     key_id: Option<KeyId>,
     /// Curve and key type; the last two are seeds, below which keys lie at paths
-    #[arg(long, value_parser = words::<Algorithm>(&["secp256k1", "ed25519", "bip32-secp256k1", "slip10-ed25519"]))]
+    #[arg(long, value_parser = words::<Algorithm>(&ALGORITHMS))]
     algorithm: Algorithm,
-    /// What it may sign, separated by commas; `digest` is for secp256k1
-    #[arg(
-        long,
-        value_name = "KINDS",
-        value_delimiter = ',',
-        default_value = "message",
-        value_parser = words::<PayloadKind>(&["message", "digest"])
-    )]
-    payloads: Vec<PayloadKind>,
-    /// How long an opened key may stay in the enclave's memory; 0: never beyond one signature
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    hold_seconds: u32,
-    /// Where below a seed keys may be used, separated by commas: at these paths and at all that lead on from them
-    #[arg(long, value_name = "PATHS", value_delimiter = ',')]
-    paths: Vec<DerivationPath>,
     /// The KMS key that wraps it [default: the first of the enclave's configuration]
     #[arg(long, value_name = "ARN")]
     kms_key_arn: Option<KmsKeyArn>,
@@ -65,6 +51,8 @@ pub(super) struct Create {
     #[arg(long, help_heading = "Bulk", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=MAX_NUMBER))]
     first: u32,
     #[command(flatten)]
+    policy: PolicyArguments,
+    #[command(flatten)]
     pace: Pace,
 }
 
@@ -73,10 +61,8 @@ const MAX_NUMBER: i64 = 999_999;
 
 impl Create {
     pub(super) async fn run(self, parent: Parent, json: bool) -> Outcome {
-        let policy = Policy::new(self.payloads.clone(), self.hold_seconds).map_err(Failure::usage)?;
-        let policy = policy.with_paths(self.paths.clone()).map_err(Failure::usage)?;
-        policy.check_fit(self.algorithm).map_err(Failure::usage)?;
-        let Self { key_id, algorithm, kms_key_arn, count, prefix, first, pace, .. } = self;
+        let Self { key_id, algorithm, kms_key_arn, count, prefix, first, policy, pace } = self;
+        let policy = policy.policy(algorithm)?;
         if let Some(key_id) = key_id {
             let key = parent.create(&NewKey { key_id, algorithm, kms_key_arn, policy }).await?;
             return output::print(json, &key, output::card);

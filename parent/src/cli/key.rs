@@ -4,10 +4,13 @@
 use clap::{Args, Subcommand};
 use strongroom_protocol::KeyId;
 
+use super::adopt::Adopt;
 use super::change::{self, At, Delete, ScheduleDeletion};
 use super::connection::Connection;
 use super::create::Create;
 use super::exit::{Exit, Failure, Outcome};
+use super::export::{Export, OpenExport};
+use super::import::Import;
 use super::list::List;
 use super::output;
 use super::rewrap::Rewrap;
@@ -20,7 +23,7 @@ use crate::client::Parent;
 /// Every command asks a parent over its REST API: the one on this machine, unless --url or STRONGROOM_URL
 /// names another. A parent with identities wants a token (STRONGROOM_TOKEN, --token-file) or a client
 /// certificate; what it permits is up to the identity: `read` for list, show, public-key, attest and verify, `sign` for
-/// sign, `manage` for everything that creates or changes keys. Commands over many keys read as well.
+/// sign, `manage` for everything that creates, changes or exports keys. Commands over many keys read as well.
 ///
 /// Results go to standard output, as text or, with --json, as JSON; everything else goes to standard error.
 #[derive(Debug, Args)]
@@ -75,6 +78,10 @@ enum KeyCommand {
     CancelDeletion(At),
     Delete(Delete),
     Rewrap(Rewrap),
+    Import(Import),
+    Adopt(Adopt),
+    Export(Export),
+    OpenExport(OpenExport),
     Attest(Attest),
     Verify(Verify),
 }
@@ -96,6 +103,9 @@ struct Show {
 
 /// Runs one command against its parent.
 pub(super) fn run(KeyArguments { connection, json, command }: KeyArguments) -> Outcome {
+    if let KeyCommand::OpenExport(open) = &command {
+        return open.run(json);
+    }
     let parent = connection.parent()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;
@@ -112,6 +122,10 @@ pub(super) fn run(KeyArguments { connection, json, command }: KeyArguments) -> O
             KeyCommand::CancelDeletion(at) => change::cancel_deletion(&parent, &at, json).await,
             KeyCommand::Delete(delete) => delete.run(&parent, json).await,
             KeyCommand::Rewrap(rewrap) => rewrap.run(parent, json).await,
+            KeyCommand::Import(import) => import.run(&parent, json).await,
+            KeyCommand::Adopt(adopt) => adopt.run(&parent, json).await,
+            KeyCommand::Export(export) => export.run(&parent).await,
+            KeyCommand::OpenExport(open) => open.run(json),
             KeyCommand::Attest(attest) => attest.run(&parent, json).await,
             KeyCommand::Verify(verify) => verify.run(&parent, json).await,
         }

@@ -1,17 +1,22 @@
 //! The command line: what commands there are, and which code does them. The commands that ask a parent are in
 //! `key` and beside it, those that do not in `local`; what is printed is `output`'s, and the exit codes `exit`'s.
 
+mod adopt;
 mod bulk;
 mod change;
 mod connection;
 mod create;
-#[cfg_attr(not(test), expect(dead_code, reason = "until keys are imported"))]
 mod custody;
+mod enclave;
 mod exit;
+mod export;
+mod import;
 mod key;
 mod list;
 mod local;
 mod output;
+mod policy;
+mod recipient;
 mod rewrap;
 mod sign;
 mod verify;
@@ -24,11 +29,13 @@ use serde::de::DeserializeOwned;
 
 use self::key::KeyArguments;
 use self::local::{CheckArguments, ConfigFile, NewTokenArguments};
+use self::recipient::NewRecipient;
 
 /// A signing appliance whose keys live in an AWS Nitro Enclave.
 ///
-/// The keys never leave the enclave and this program never sees one. It authenticates callers, keeps
-/// sealed key records, carries bytes between the enclave and KMS, and verifies attestation documents.
+/// As a daemon, this program never sees a key: it authenticates callers, keeps sealed key records, and carries
+/// bytes between the enclave and KMS. The commands that custodians run on machines of their own do: `key
+/// import`, `key open-export` and `recipient new`.
 ///
 /// `strongroom serve` is the daemon; `strongroom key …` asks one, here or elsewhere.
 #[derive(Debug, Parser)]
@@ -56,6 +63,9 @@ enum Command {
     /// Make bearer tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Make keys for recipients of exported keys
+    #[command(subcommand)]
+    Recipient(RecipientCommand),
     Key(Box<KeyArguments>),
     /// Print a completion script for a shell
     ///
@@ -99,6 +109,19 @@ enum TokenCommand {
     New(NewTokenArguments),
 }
 
+#[derive(Debug, Subcommand)]
+enum RecipientCommand {
+    /// Make a key to which enclaves can seal exported keys
+    ///
+    /// Run this on the recipient's machine, where `strongroom key open-export` will run. The private key
+    /// (X25519, PEM) stays there; what is printed goes into the enclave's configuration, and is no secret.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Example:\n  strongroom recipient new --name vault --key-file vault.pem"
+    )]
+    New(NewRecipient),
+}
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -106,6 +129,7 @@ pub fn run() -> ExitCode {
         Command::Serve(ConfigFile { config }) => local::serve(&config),
         Command::Config(ConfigCommand::Check(arguments)) => local::check(&arguments),
         Command::Token(TokenCommand::New(arguments)) => local::new_token(&arguments),
+        Command::Recipient(RecipientCommand::New(arguments)) => recipient::new(&arguments),
         Command::Key(arguments) => key::run(*arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -116,6 +140,9 @@ pub fn run() -> ExitCode {
     };
     outcome.unwrap_or_else(output::complain).into()
 }
+
+/// The algorithms, as `--algorithm` has them.
+const ALGORITHMS: [&str; 4] = ["secp256k1", "ed25519", "bip32-secp256k1", "slip10-ed25519"];
 
 /// Parses one of these words of the API.
 fn words<T: DeserializeOwned + Clone + Send + Sync + 'static>(

@@ -1,11 +1,10 @@
 //! `strongroom key verify`, as a command: its arguments and what is printed. What is verified is `verify`'s matter.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use strongroom_protocol::KeyId;
 
-use super::exit::{Exit, Failure, Outcome};
+use super::enclave::{EnclaveArguments, nothing_found_out};
+use super::exit::{Exit, Outcome};
 use super::output;
 use crate::client::Parent;
 use crate::verify::{Inquiry, VerifyError};
@@ -25,12 +24,8 @@ use crate::verify::{Inquiry, VerifyError};
 pub(super) struct Verify {
     /// The key
     key_id: KeyId,
-    /// Expected registers, {"PCR0": "hex", …}: PCR0 (the image) and PCR16 (its configuration) at least
-    #[arg(long, value_name = "FILE")]
-    pcrs: PathBuf,
-    /// For tests only: believe this root (PEM) instead of AWS's
-    #[arg(long, value_name = "FILE")]
-    attestation_root: Option<PathBuf>,
+    #[command(flatten)]
+    enclave: EnclaveArguments,
     /// Refuse the key unless its public key is this one (hex)
     #[arg(long, value_name = "HEX", value_parser = public_key)]
     expect_public_key: Option<PublicKeyBytes>,
@@ -41,38 +36,17 @@ struct PublicKeyBytes(Vec<u8>);
 
 impl Verify {
     pub(super) async fn run(self, parent: &Parent, json: bool) -> Outcome {
-        if self.attestation_root.is_some() {
-            output::note(
-                "WARNING: --attestation-root replaces AWS's root. Whoever holds that root's key can make any key pass.\n\
-                 WARNING: this is for test enclaves. Do not send value to an address verified like this.\n",
-            );
-        }
-        let inquiry = Inquiry {
-            key_id: self.key_id,
-            pcrs: self.pcrs,
-            attestation_root: self.attestation_root,
-            expect_public_key: self.expect_public_key.map(|PublicKeyBytes(bytes)| bytes),
-        };
+        let enclave = self.enclave.read()?;
+        let expect_public_key = self.expect_public_key.as_ref().map(|PublicKeyBytes(bytes)| bytes.as_slice());
+        let inquiry = Inquiry { key_id: &self.key_id, enclave: &enclave, expect_public_key };
         match inquiry.run(parent).await {
             Ok(report) => output::print(json, &report, ToString::to_string),
             Err(VerifyError::Refused(refusal)) => {
-                output::note(&format!("REFUSED  key {}: {refusal}", inquiry.key_id));
+                output::note(&format!("REFUSED  key {}: {refusal}", self.key_id));
                 Ok(Exit::Failed)
             }
-            Err(VerifyError::Parent(error)) => Err(nothing_found_out(error.into())),
-            Err(error @ VerifyError::Random(_)) => Err(nothing_found_out(Failure::new(Exit::Failed, error))),
-            Err(error @ (VerifyError::File { .. } | VerifyError::Pcrs { .. } | VerifyError::Root { .. })) => {
-                Err(Failure::usage(error))
-            }
+            Err(error) => Err(nothing_found_out(error)),
         }
-    }
-}
-
-/// 1 is the verdict that the key did not pass, so what is no verdict has another code.
-fn nothing_found_out(failure: Failure) -> Failure {
-    match failure.exit {
-        Exit::Failed => Failure { exit: Exit::Unavailable, ..failure },
-        _ => failure,
     }
 }
 

@@ -20,6 +20,53 @@ pub struct NewKey {
     pub policy: Policy,
 }
 
+/// A key that is sealed to an import key.
+#[derive(Debug, Serialize)]
+pub struct KeyToImport {
+    /// The import key's name, hex.
+    pub import_key_id: String,
+    /// Curve and key type.
+    pub algorithm: Algorithm,
+    /// What it may sign.
+    pub policy: Policy,
+    /// The KMS key that wraps it; absent: the enclave configuration's first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kms_key_arn: Option<KmsKeyArn>,
+    /// HPKE's `enc`, hex.
+    pub encapsulated_key: String,
+    /// HPKE's ciphertext, hex.
+    pub ciphertext: String,
+}
+
+/// A private key that lies under a KMS key.
+#[derive(Debug, Serialize)]
+pub struct KeyToAdopt {
+    /// Curve and key type.
+    pub algorithm: Algorithm,
+    /// KMS's `CiphertextBlob`, standard base64.
+    pub ciphertext: String,
+    /// The key that must come out.
+    pub expected: ExpectedIdentity,
+    /// The KMS key under which it lies; absent: the first of the enclave configuration's `adopt_kms_keys`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adopt_kms_key_arn: Option<KmsKeyArn>,
+    /// The KMS key that will wrap it; absent: the enclave configuration's first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kms_key_arn: Option<KmsKeyArn>,
+    /// What it may sign.
+    pub policy: Policy,
+}
+
+/// By what a key is recognised.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpectedIdentity {
+    /// Hex.
+    PublicKey(String),
+    /// Of one of its chains.
+    Address(String),
+}
+
 /// A change of a key, which answers with the key's new view.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]

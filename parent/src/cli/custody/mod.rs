@@ -4,6 +4,8 @@
 //! Which files keys are read from is `formats`'s matter.
 
 pub(super) mod formats;
+pub(super) mod input;
+pub(super) mod sealing;
 
 use aws_lc_rs::hmac::{self, HMAC_SHA512};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};

@@ -1,0 +1,161 @@
+//! `strongroom key adopt`: has the enclave take over a private key that AWS's samples left in Secrets Manager. No key
+//! is in the clear here: the secret is fetched as ciphertext and passed on as it is.
+
+use std::path::PathBuf;
+
+use aws_config::BehaviorVersion;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use strongroom_protocol::{Algorithm, ExpectedKey, KeyId, KmsKeyArn, Origin, PayloadKind, Policy, PublicKey};
+
+use super::custody::input;
+use super::enclave::EnclaveArguments;
+use super::exit::{Exit, Failure, Outcome};
+use super::import::conclude;
+use super::words;
+use crate::client::{ExpectedIdentity, KeyToAdopt, Parent};
+use crate::http::from_hex;
+use crate::verify::{Inquiry, Report};
+
+/// Adopt a private key that lies under a KMS key, as AWS's samples leave it
+///
+/// The secret is the base64 of a KMS ciphertext of a private key in hex, encrypted without encryption context.
+/// The enclave opens it by an attested Decrypt, refuses it unless it is the key that you expect, binds it, and
+/// seals it anew; this command ends well only if the enclave then vouches for that key. Its configuration must
+/// list the operation `adopt`, and the KMS key of the secret under `adopt_kms_keys`.
+///
+/// The old secret is left alone, and keeps its old exposure: whoever could read it under that KMS key can
+/// still. Adopt keys to go on using them now, and move what they hold to keys that were made in the enclave.
+/// An adopted key signs messages only, and never leaves.
+///
+/// --secret-id is fetched with the AWS credentials of this command's environment.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:\n  \
+        strongroom key adopt old-1 --algorithm secp256k1 --secret-id eth1/key \\\n      \
+        --expect-address 0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf --pcrs pcrs.json\n  \
+        strongroom key adopt old-1 --algorithm secp256k1 --ciphertext-file secret.b64 --expect-public-key 0x02… --pcrs pcrs.json"
+)]
+pub(super) struct Adopt {
+    /// The new key's id: [A-Za-z0-9][A-Za-z0-9._-]{0,63}
+    key_id: KeyId,
+    /// Curve and key type
+    #[arg(long, value_parser = words::<Algorithm>(&["secp256k1", "ed25519"]))]
+    algorithm: Algorithm,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    expected: Expected,
+    /// The KMS key of the secret [default: the first of the configuration's `adopt_kms_keys`]
+    #[arg(long, value_name = "ARN")]
+    adopt_kms_key_arn: Option<KmsKeyArn>,
+    /// The KMS key that will wrap it [default: the first of the enclave's configuration]
+    #[arg(long, value_name = "ARN")]
+    kms_key_arn: Option<KmsKeyArn>,
+    /// How long an opened key may stay in the enclave's memory; 0: never beyond one signature
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    hold_seconds: u32,
+    #[command(flatten)]
+    enclave: EnclaveArguments,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// The secret in AWS Secrets Manager, by name or ARN
+    #[arg(long, value_name = "NAME")]
+    secret_id: Option<String>,
+    /// A file with what the secret says; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    ciphertext_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Expected {
+    /// The address that the key must have
+    #[arg(long, value_name = "ADDRESS")]
+    expect_address: Option<String>,
+    /// The public key that it must have, hex: 33 bytes (secp256k1, compressed) or 32 (ed25519)
+    #[arg(long, value_name = "HEX")]
+    expect_public_key: Option<String>,
+}
+
+impl Adopt {
+    pub(super) async fn run(self, parent: &Parent, json: bool) -> Outcome {
+        let Self { key_id, algorithm, source, expected, adopt_kms_key_arn, kms_key_arn, hold_seconds, enclave } = self;
+        let enclave = enclave.read()?;
+        let (identity, expected) = expected.parse(algorithm)?;
+        let policy = Policy::new(vec![PayloadKind::Message], hold_seconds).map_err(Failure::usage)?;
+        let key = KeyToAdopt {
+            algorithm,
+            ciphertext: source.ciphertext().await?,
+            expected: identity,
+            adopt_kms_key_arn,
+            kms_key_arn,
+            policy: policy.clone(),
+        };
+        parent.adopt(&key_id, &key).await?;
+        let inquiry = Inquiry { key_id: &key_id, enclave: &enclave, expect_public_key: None };
+        conclude(&inquiry, parent, json, |report: &Report| {
+            let key = &report.key;
+            let public_key = from_hex(&key.public_key).ok().and_then(|bytes| PublicKey::try_from(bytes).ok());
+            public_key.is_some_and(|public_key| expected.is(&public_key, &key.addresses))
+                && (key.algorithm, key.origin, &key.policy) == (algorithm, Origin::Adopted, &policy)
+        })
+        .await
+    }
+}
+
+impl Source {
+    /// Standard base64, as it was found.
+    async fn ciphertext(self) -> Result<String, Failure> {
+        match (self.secret_id, self.ciphertext_file) {
+            (Some(name), _) => secret(&name).await,
+            (None, Some(path)) => {
+                let text = String::from_utf8(input::read_file(&path)?.to_vec());
+                text.map_err(|_| Failure::usage(format!("{}: not a text", path.display())))
+            }
+            (None, None) => Err(Failure::usage("nothing to adopt")),
+        }
+    }
+}
+
+/// What Secrets Manager keeps under this name.
+async fn secret(name: &str) -> Result<String, Failure> {
+    let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let secret = aws_sdk_secretsmanager::Client::new(&aws).get_secret_value().secret_id(name).send().await;
+    let secret = secret.map_err(|error| {
+        let reason = error.as_service_error().map_or_else(|| error.to_string(), ToString::to_string);
+        Failure::new(Exit::Failed, format!("the secret cannot be fetched: {}", crate::client::printable(&reason)))
+    })?;
+    match (secret.secret_string, secret.secret_binary) {
+        (Some(text), _) => Ok(text),
+        (None, Some(binary)) => Ok(STANDARD.encode(binary)),
+        (None, None) => Err(Failure::new(Exit::Failed, "the secret is empty")),
+    }
+}
+
+impl Expected {
+    /// For the parent, and for this command's own check.
+    fn parse(self, algorithm: Algorithm) -> Result<(ExpectedIdentity, ExpectedKey), Failure> {
+        match (self.expect_address, self.expect_public_key) {
+            (Some(address), _) => {
+                let bytes = address.as_bytes().try_into().map_err(|_| Failure::usage("--expect-address: too long"))?;
+                Ok((ExpectedIdentity::Address(address), ExpectedKey::Address(bytes)))
+            }
+            (None, Some(public_key)) => {
+                let bytes = from_hex(&public_key).ok().filter(|bytes| bytes.len() == algorithm.public_key_length());
+                let bytes = bytes.and_then(|bytes| PublicKey::try_from(bytes).ok());
+                let bytes = bytes.ok_or_else(|| {
+                    let length = algorithm.public_key_length();
+                    Failure::usage(format!("--expect-public-key: {length} bytes in hex for {algorithm}"))
+                })?;
+                Ok((ExpectedIdentity::PublicKey(public_key), ExpectedKey::PublicKey(bytes)))
+            }
+            (None, None) => Err(Failure::usage("--expect-address or --expect-public-key: which key is it?")),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! How custodians' secrets get into a command: files, standard input, a terminal. Never the command line, which other
+//! users of the machine can see.
+
+use std::io::{IsTerminal as _, Read as _, stdin};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use strongroom_protocol::SecretString;
+use zeroize::Zeroizing;
+
+use super::formats::Format;
+use crate::cli::exit::{Exit, Failure};
+
+/// Longest key file read, in bytes.
+const MAX_FILE: usize = 64 * 1024;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PasswordArguments {
+    /// A file with the keystore's password, or the mnemonic's passphrase [default: a keystore's is asked for]
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+impl PasswordArguments {
+    /// The password of `file`, if its format takes one and there is one.
+    ///
+    /// # Errors
+    /// The caller's: the password cannot be read, or there is nobody to ask.
+    pub(in crate::cli) fn read(&self, format: Format, file: &Path) -> Result<Option<SecretString>, Failure> {
+        if let Some(path) = &self.password_file {
+            return password_of_file(path).map(Some);
+        }
+        if !format.needs_password() {
+            return Ok(None);
+        }
+        if !stdin().is_terminal() {
+            return Err(Failure::usage("a keystore needs its password: --password-file names the file that it is in"));
+        }
+        let password = rpassword::prompt_password(format!("Password of {}: ", file.display()));
+        let password = password.map_err(|error| Failure::new(Exit::Failed, error))?;
+        Ok(Some(SecretString::new(password)))
+    }
+}
+
+/// A file's content; `-` is standard input.
+///
+/// # Errors
+/// The caller's: it cannot be read, or is longer than any key.
+pub(in crate::cli) fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    // All of it at once: a buffer that grows would leave copies behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(MAX_FILE + 1));
+    let limit = MAX_FILE as u64 + 1;
+    let read = if path == Path::new("-") {
+        stdin().lock().take(limit).read_to_end(&mut content)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut content))
+    };
+    read.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    if content.len() > MAX_FILE {
+        return Err(Failure::usage(format!("{}: longer than {MAX_FILE} bytes", path.display())));
+    }
+    Ok(content)
+}
+
+/// One end of line behind the password is the file's, not the password's.
+fn password_of_file(path: &Path) -> Result<SecretString, Failure> {
+    let content = read_file(path)?;
+    let text = std::str::from_utf8(&content);
+    let text = text.map_err(|_| Failure::usage(format!("{}: not a text", path.display())))?;
+    let password = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(SecretString::new(password.to_owned()))
+}

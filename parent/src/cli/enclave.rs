@@ -1,0 +1,52 @@
+//! The options by which a command knows the enclave that it believes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::exit::{Exit, Failure};
+use super::output;
+use crate::verify::{ExpectedEnclave, VerifyError};
+
+#[derive(Debug, Args)]
+pub(super) struct EnclaveArguments {
+    /// Expected registers, {"PCR0": "hex", …}: PCR0 (the image), and PCR16 unless --enclave-config is there
+    #[arg(long, help_heading = HEADING, value_name = "FILE")]
+    pcrs: PathBuf,
+    /// The enclave's configuration, byte for byte: PCR16 follows from it
+    #[arg(long, help_heading = HEADING, value_name = "FILE")]
+    enclave_config: Option<PathBuf>,
+    /// For tests only: believe this root (PEM) instead of AWS's
+    #[arg(long, help_heading = HEADING, value_name = "FILE")]
+    attestation_root: Option<PathBuf>,
+}
+
+const HEADING: &str = "Enclave";
+
+impl EnclaveArguments {
+    /// The enclave that these options describe.
+    pub(super) fn read(&self) -> Result<ExpectedEnclave, Failure> {
+        if self.attestation_root.is_some() {
+            output::note(
+                "WARNING: --attestation-root replaces AWS's root. Whoever holds that root's key can make any enclave pass.\n\
+                 WARNING: this is for test enclaves. Trust nothing of value to one that was verified like this.\n",
+            );
+        }
+        let (configuration, root) = (self.enclave_config.as_deref(), self.attestation_root.as_deref());
+        ExpectedEnclave::read(&self.pcrs, configuration, root).map_err(Failure::usage)
+    }
+}
+
+/// A verdict is the caller's to print. Whatever else it was, nothing could be found out: 1 stands for the verdict,
+/// so it has another code.
+pub(super) fn nothing_found_out(error: VerifyError) -> Failure {
+    let failure = match error {
+        VerifyError::Parent(error) => Failure::from(error),
+        VerifyError::File { .. } | VerifyError::Pcrs { .. } | VerifyError::Root { .. } => Failure::usage(error),
+        VerifyError::Random(_) | VerifyError::Refused(_) => Failure::new(Exit::Failed, error),
+    };
+    match failure.exit {
+        Exit::Failed => Failure { exit: Exit::Unavailable, ..failure },
+        _ => failure,
+    }
+}
