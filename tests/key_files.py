@@ -4,6 +4,7 @@ Reads one JSON object per line from standard input and answers each with one, wi
 
     {"format": "hex" | "pem-sec1" | "pem-pkcs8" | "keystore-scrypt" | "keystore-pbkdf2" | "solana" | "mnemonic",
      "algorithm": "secp256k1" | "ed25519" | "bip32-secp256k1" | "slip10-ed25519", "password": text (optional)}
+    {"algorithm": as above, "secret": hex}  ->  {"public_key", "address"}, as below
     {"content": text, "secret": hex of what a record seals, "public_key": hex (of a seed: its master key's),
      "address": text, or null for a seed}
 
@@ -35,16 +36,21 @@ PASSWORD_WORK = {"scrypt": 1 << 10, "pbkdf2": 1 << 10}
 def main():
     for line in sys.stdin:
         case = json.loads(line)
-        print(json.dumps(make(case["format"], case["algorithm"], case.get("password"))), flush=True)
+        print(json.dumps(tell(case) if "secret" in case else make(**case)), flush=True)
 
 
-def make(form, algorithm, password):
-    if form == "mnemonic":
+def tell(case):
+    public_key, address = public_facts(case["algorithm"], bytes.fromhex(case["secret"]))
+    return {"public_key": public_key.hex(), "address": address}
+
+
+def make(format, algorithm, password=None):
+    if format == "mnemonic":
         content = generate_mnemonic(num_words=24, lang=Language.ENGLISH)
         secret = seed_from_mnemonic(content, password or "")
     else:
         secret = new_secret(algorithm)
-        content = write(form, algorithm, secret, password)
+        content = write(format, algorithm, secret, password)
     public_key, address = public_facts(algorithm, secret)
     return {"content": content, "secret": secret.hex(), "public_key": public_key.hex(), "address": address}
 

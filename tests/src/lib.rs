@@ -10,5 +10,5 @@ pub mod mock_kms;
 pub mod mock_nsm;
 pub mod moto;
 pub mod pki;
-pub mod python;
+pub mod scripts;
 pub mod stack;

@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-use crate::python;
+use crate::scripts;
 use crate::stack::REGION;
 
 /// From starting the process to its first connection.
@@ -32,7 +32,7 @@ impl Moto {
     /// `target/python` is missing, or the server does not listen in time.
     pub async fn start() -> io::Result<Self> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let process = Command::new(python::program("python"))
+        let process = Command::new(scripts::program("python"))
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("moto_one_at_a_time.py"))
             .arg(address.port().to_string())
             .stdin(Stdio::null())

@@ -22,7 +22,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 /// `strongroom` in `directory`, with nothing from the environment of whoever runs the tests.
-fn command(directory: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary("strongroom"));
     command.current_dir(directory).args(arguments).kill_on_drop(true);
     for variable in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "STRONGROOM_TOKEN", "STRONGROOM_URL"] {
@@ -37,11 +37,11 @@ async fn strongroom(directory: &Path, arguments: &[&str]) -> Output {
     ended(&mut command(directory, arguments)).await
 }
 
-async fn ended(command: &mut Command) -> Output {
+pub(crate) async fn ended(command: &mut Command) -> Output {
     timeout(Duration::from_secs(60), command.output()).await.expect("it ends").expect("it runs")
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 

@@ -11,7 +11,7 @@ use strongroom_protocol::{
     Response, Scheme, Signature,
 };
 use strongroom_tests::frames::EnclaveSocket;
-use strongroom_tests::python;
+use strongroom_tests::scripts;
 
 use crate::canary::needles::Needles;
 use crate::canary::opened_secret;
@@ -83,7 +83,7 @@ impl Bench {
         let seed = hex::encode(opened_secret(&self.it, &self.record));
         let case = |path: &&str| json!({ "algorithm": self.record.algorithm, "seed": seed, "path": path });
         let input: String = paths.iter().map(|path| format!("{}\n", case(path))).collect();
-        let output = python::run("derive_keys.py", &input).await.expect("the script runs");
+        let output = scripts::run("derive_keys.py", &input).await.expect("the script runs");
         let answers: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!(answers.len(), paths.len());
         answers
@@ -139,7 +139,7 @@ async fn assert_the_keys_are_everybodys(algorithm: &str, paths: &[&str], chain: 
             signatures += &format!("{case}\n");
         }
     }
-    let verdicts = python::run("verify_signatures.py", &signatures).await.expect("the script runs");
+    let verdicts = scripts::run("verify_signatures.py", &signatures).await.expect("the script runs");
     assert_eq!(verdicts.lines().collect::<Vec<_>>(), vec!["verified"; paths.len() * schemes.len()]);
 }
 

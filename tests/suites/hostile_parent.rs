@@ -4,8 +4,8 @@
 
 mod configuration;
 mod documents;
-mod kms_direct;
-mod lying_parent;
+pub(crate) mod kms_direct;
+pub(crate) mod lying_parent;
 mod minting;
 mod records;
 mod relay;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use strongroom_tests::api::Api;
-use strongroom_tests::python;
+use strongroom_tests::scripts;
 
 use crate::scene::Scene;
 use crate::shared::SharedScene;
@@ -66,7 +66,7 @@ impl Signer {
 /// What the libraries say, case by case.
 async fn verdicts(cases: &[Value]) -> Vec<String> {
     let input: String = cases.iter().map(|case| format!("{case}\n")).collect();
-    let output = python::run("verify_signatures.py", &input).await.expect("the script runs");
+    let output = scripts::run("verify_signatures.py", &input).await.expect("the script runs");
     let verdicts: Vec<String> = output.lines().map(str::to_owned).collect();
     assert_eq!(verdicts.len(), cases.len(), "one verdict per case");
     verdicts

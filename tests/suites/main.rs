@@ -11,6 +11,7 @@
 mod attestation;
 mod canary;
 mod command_line;
+mod custody;
 mod derive;
 mod frames;
 mod hostile_parent;

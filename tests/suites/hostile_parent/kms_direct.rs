@@ -6,7 +6,7 @@ use strongroom_tests::mock_kms::{Principal, sdk_client};
 use strongroom_tests::stack::{ACCESS_KEY_ID, ADMINISTRATOR_ARN, SECRET_ACCESS_KEY, Stack};
 
 /// A plain SDK client with the parent's credentials.
-pub(super) fn as_parent(stack: &Stack) -> Client {
+pub(crate) fn as_parent(stack: &Stack) -> Client {
     client(stack, ACCESS_KEY_ID, SECRET_ACCESS_KEY)
 }
 

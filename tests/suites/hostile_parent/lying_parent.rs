@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// A module whose machine booted `machine` and measured this file, if any, into PCR16.
-pub(super) fn measured(authority: NitroAuthority, machine: Machine, configuration: Option<&Path>) -> MockNsm {
+pub(crate) fn measured(authority: NitroAuthority, machine: Machine, configuration: Option<&Path>) -> MockNsm {
     let mut nsm = MockNsm::new(authority, machine);
     if let Some(configuration) = configuration {
         let data = Measurement::of(&std::fs::read(configuration).expect("a file")).digest.to_vec();

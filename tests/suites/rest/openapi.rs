@@ -3,14 +3,14 @@
 
 use serde_json::{Value, json};
 use strongroom_tests::api::{Api, Reply};
-use strongroom_tests::python;
+use strongroom_tests::scripts;
 
 use super::{OPEN, assert_ok, header, with_key};
 use crate::scene::Scene;
 
 async fn complaints(document: &Value, replies: &[Value]) -> String {
     let input = json!({ "document": document, "replies": replies });
-    python::run("check_openapi.py", &input.to_string()).await.expect("the script runs")
+    scripts::run("check_openapi.py", &input.to_string()).await.expect("the script runs")
 }
 
 /// A reply as the script takes it.

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use strongroom_tests::pki::{TLS_ROOT_FILE, TlsPair};
-use strongroom_tests::python;
+use strongroom_tests::scripts;
 
 use super::{REQUIRED, address, keeper, pki};
 use crate::scene::Scene;
@@ -26,7 +26,7 @@ async fn ask(scene: &Scene, pair: Option<&TlsPair>, version: &str) -> Value {
         "path": "/v1/keys/python/sign",
         "body": { "payload": { "type": "message", "message": "0x6869" } },
     });
-    let answer = python::run("tls_client.py", &question.to_string()).await.expect("an answer");
+    let answer = scripts::run("tls_client.py", &question.to_string()).await.expect("an answer");
     serde_json::from_str(&answer).expect("JSON")
 }
 
