@@ -98,11 +98,11 @@ impl Service {
             }
             Request::ImportKey { import_key, description, sealed } => {
                 let custody = &self.serving(Some(Operation::Import))?.custody;
-                created(in_time(custody.import(&import_key, description, &sealed)).await?)
+                created(in_time(custody.import(&import_key, *description, &sealed)).await?)
             }
             Request::AdoptKey { description, adopt_kms_key_arn, ciphertext, expected } => {
                 let custody = &self.serving(Some(Operation::Adopt))?.custody;
-                let adoption = custody.adopt(description, adopt_kms_key_arn.as_ref(), &ciphertext, &expected);
+                let adoption = custody.adopt(*description, adopt_kms_key_arn.as_ref(), &ciphertext, &expected);
                 created(in_time(adoption).await?)
             }
             Request::ExportKey { record, recipient } => {

@@ -105,7 +105,7 @@ pub enum Request {
         /// The import key.
         import_key: ImportKeyId,
         /// What the custodian says of the key, and sealed it for.
-        description: KeyDescription,
+        description: Box<KeyDescription>,
         /// The key.
         sealed: SealedKey,
     },
@@ -113,7 +113,7 @@ pub enum Request {
     /// encryption context.
     AdoptKey {
         /// What it will be: no seed, messages only, not exportable.
-        description: KeyDescription,
+        description: Box<KeyDescription>,
         /// The KMS key under which it lies; absent: the first of `adopt_kms_keys`.
         adopt_kms_key_arn: Option<KmsKeyArn>,
         /// KMS's `CiphertextBlob`.

@@ -55,6 +55,7 @@ fn enclave_names_these_crates_and_no_others() {
         "ed25519-dalek",
         "getrandom",
         "hex",
+        "hpke",
         "http-body-util",
         "hyper",
         "hyper-util",
@@ -103,20 +104,26 @@ fn parent_is_never_built_with_the_enclave_the_nsm_or_a_second_tls_stack() {
 /// The files under `folder` that name one of `words` in their code.
 fn naming(folder: &str, words: &[&str]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let mut folders = vec![repository().join(folder)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).expect("text");
-                let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-                if code.into_iter().any(|line| words.iter().any(|word| line.contains(word))) {
-                    let name = path.strip_prefix(repository()).expect("inside");
-                    found.insert(name.to_string_lossy().into_owned());
-                }
-            }
+    for path in rust_files(&repository().join(folder)) {
+        let text = fs::read_to_string(&path).expect("text");
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        if code.into_iter().any(|line| words.iter().any(|word| line.contains(word))) {
+            let name = path.strip_prefix(repository()).expect("inside");
+            found.insert(name.to_string_lossy().into_owned());
+        }
+    }
+    found
+}
+
+/// Every Rust file under `folder`; none if there is no such folder.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
         }
     }
     found
@@ -134,27 +141,69 @@ fn each_dangerous_crate_has_one_owner_in_the_enclave() {
     let owners = ["enclave/src/sign.rs", "enclave/src/sign/tests.rs", "enclave/src/derive/tests.rs"];
     assert_only("enclave/src", &signatures, &owners);
     assert_only("enclave/src", &["nsm_api"], &["enclave/src/attest.rs"]);
+    assert_only("enclave/src", &[" ::hpke::"], &["enclave/src/hpke.rs"]);
     let kms = ["aws_sdk_kms", "rustls::ClientConfig", "rustls::{ClientConfig"];
     assert_only("enclave/src", &kms, &["enclave/src/kms.rs", "enclave/src/kms/connector.rs"]);
 }
 
 #[test]
-fn curves_and_key_material_stay_where_the_daemon_does_not_reach() {
-    let custody = "parent/src/cli/custody";
-    let [module, keystore, pem, mnemonic, tests] =
-        ["mod.rs", "formats/keystore.rs", "formats/pem.rs", "formats/mnemonic.rs", "formats/tests.rs"]
-            .map(|file| format!("{custody}/{file}"));
+fn key_material_of_custodians_is_in_one_module_of_the_parent() {
+    let inside = |file: &str| format!("parent/src/cli/key_material/{file}");
+    let [module, keystore, pem, mnemonic, tests, sealing] =
+        ["mod.rs", "formats/keystore.rs", "formats/pem.rs", "formats/mnemonic.rs", "formats/tests.rs", "sealing.rs"]
+            .map(inside);
     // Not `Keccak256::`.
     let curve = [" k256::", "&k256::", "(k256::"];
     assert_only("parent/src", &curve, &["parent/src/addresses.rs", &module, &tests]);
-    assert_only("parent/src", &["addresses::derive"], &["parent/src/verify.rs", &keystore]);
+    let addresses = ["parent/src/verify.rs", "parent/src/cli/export.rs", &keystore];
+    assert_only("parent/src", &["addresses::derive"], &addresses);
     assert_only("parent/src", &["Ed25519KeyPair"], &[&module]);
-    assert_only("parent/src", &["pkcs8::", "sec1::{"], &[&pem]);
+    assert_only("parent/src", &["pkcs8::"], &[&pem, &sealing]);
+    assert_only("parent/src", &["sec1::{"], &[&pem]);
+    assert_only("parent/src", &["hpke::"], &[&sealing]);
     assert_only("parent/src", &["scrypt::"], &[&keystore]);
     assert_only("parent/src", &["bip39::"], &[&mnemonic]);
-    // The modules of the daemon are not in `cli`, and none of them names it.
-    let naming_custody = naming("parent/src", &["custody::"]);
-    assert!(naming_custody.iter().all(|file| file.starts_with("parent/src/cli/")), "{naming_custody:?}");
+    assert_only("parent/src", &["rpassword::"], &[&inside("input.rs")]);
+    // Of the commands, those of custodians reach it; adoption only to read its file of ciphertext.
+    let mut naming = naming("parent/src", &["key_material::"]);
+    naming.retain(|file| !file.starts_with("parent/src/cli/key_material/"));
+    let commands = ["adopt", "export", "import", "recipient"].map(|command| format!("parent/src/cli/{command}.rs"));
+    assert_eq!(naming, commands.into());
+}
+
+/// `key_material` is a private module of `cli`, so that nothing outside `cli` could name it. And nothing that the daemon is
+/// made of names `cli`.
+#[test]
+fn the_daemon_does_not_reach_key_material() {
+    let cli = fs::read_to_string(repository().join("parent/src/cli/mod.rs")).expect("text");
+    assert!(cli.lines().any(|line| line == "mod key_material;"), "private");
+    let modules = modules_reached_from("serve");
+    assert!(
+        ["http", "records", "key_store", "enclave_client"].iter().all(|name| modules.contains(*name)),
+        "{modules:?}"
+    );
+    assert!(!modules.contains("cli") && !modules.contains("addresses") && !modules.contains("verify"), "{modules:?}");
+}
+
+/// The modules of the parent's crate that a module names, and those that they name, and so on.
+fn modules_reached_from(module: &str) -> BTreeSet<String> {
+    let source = repository().join("parent/src");
+    let (mut reached, mut next) = (BTreeSet::new(), vec![module.to_owned()]);
+    while let Some(module) = next.pop() {
+        let mut files = vec![source.join(format!("{module}.rs"))];
+        files.extend(rust_files(&source.join(&module)));
+        for file in files.iter().filter(|file| file.exists()) {
+            let text = fs::read_to_string(file).expect("text");
+            for name in text.split("crate::").skip(1) {
+                let name: String = name.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                if !name.is_empty() && reached.insert(name.clone()) {
+                    next.push(name);
+                }
+            }
+            assert!(!text.contains("use crate::{"), "{file:?}: one module per line, for this test");
+        }
+    }
+    reached
 }
 
 #[test]

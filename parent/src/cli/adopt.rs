@@ -9,10 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use strongroom_protocol::{Algorithm, ExpectedKey, KeyId, KmsKeyArn, Origin, PayloadKind, Policy, PublicKey};
 
-use super::custody::input;
 use super::enclave::EnclaveArguments;
 use super::exit::{Exit, Failure, Outcome};
 use super::import::conclude;
+use super::key_material::input;
 use super::words;
 use crate::client::{ExpectedIdentity, KeyToAdopt, Parent};
 use crate::http::from_hex;

@@ -11,10 +11,10 @@ use serde_json::json;
 use strongroom_protocol::{KeyId, RecipientName, export_info};
 use zeroize::Zeroizing;
 
-use super::custody::KeyMaterial;
-use super::custody::input;
-use super::custody::sealing::RecipientKey;
 use super::exit::{Exit, Failure, Outcome};
+use super::key_material::KeyMaterial;
+use super::key_material::input;
+use super::key_material::sealing::RecipientKey;
 use super::output;
 use crate::addresses;
 use crate::client::Parent;

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use clap::Args;
 use strongroom_protocol::{Algorithm, ImportKeyId, KeyDescription, KeyId, KmsKeyArn, Origin};
 
-use super::custody::formats::{Format, read};
-use super::custody::input::{self, PasswordArguments};
-use super::custody::sealing::seal;
 use super::enclave::{EnclaveArguments, nothing_found_out};
 use super::exit::{Exit, Failure, Outcome};
+use super::key_material::formats::{Format, read};
+use super::key_material::input::{self, PasswordArguments};
+use super::key_material::sealing::seal;
 use super::policy::PolicyArguments;
 use super::{ALGORITHMS, output, words};
 use crate::client::{KeyToImport, Parent};

@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::json;
 use strongroom_protocol::RecipientName;
 
-use super::custody::sealing::RecipientKey;
 use super::exit::{Exit, Failure, Outcome};
 use super::export::write_private;
+use super::key_material::sealing::RecipientKey;
 use super::output;
 
 #[derive(Debug, Args)]

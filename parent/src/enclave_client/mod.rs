@@ -117,7 +117,7 @@ impl EnclaveClient {
         sealed: SealedKey,
         deadline: Instant,
     ) -> Result<Created, CallError> {
-        self.create(Request::ImportKey { import_key, description, sealed }, deadline).await
+        self.create(Request::ImportKey { import_key, description: Box::new(description), sealed }, deadline).await
     }
 
     /// Has a secret taken over that lies under a KMS key, if it is the expected key.
@@ -132,6 +132,7 @@ impl EnclaveClient {
         expected: ExpectedKey,
         deadline: Instant,
     ) -> Result<Created, CallError> {
+        let description = Box::new(description);
         self.create(Request::AdoptKey { description, adopt_kms_key_arn, ciphertext, expected }, deadline).await
     }
 

@@ -238,12 +238,12 @@ async fn the_enclave_itself_refuses_wider_policies_and_other_kms_keys() {
         ),
     ] {
         let request = Request::AdoptKey {
-            description: KeyDescription {
+            description: Box::new(KeyDescription {
                 key_id: "adopted".parse().expect("an id"),
                 algorithm,
                 policy,
                 kms_key_arn: None,
-            },
+            }),
             adopt_kms_key_arn: adopt_key.map(|arn| arn.parse().expect("an ARN")),
             ciphertext: ciphertext.clone().try_into().expect("short"),
             expected: ExpectedKey::Address(ADDRESS.as_bytes().try_into().expect("short")),

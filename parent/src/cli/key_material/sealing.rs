@@ -63,7 +63,7 @@ impl RecipientKey {
     /// # Errors
     /// This machine's: no randomness.
     pub(in crate::cli) fn generate() -> Result<Self, getrandom::Error> {
-        KeyMaterial::fill(32, |key| getrandom::fill(key)).map(Self)
+        KeyMaterial::fill(32, getrandom::fill).map(Self)
     }
 
     /// Reads the file that [`Self::to_pem`] or `openssl genpkey -algorithm X25519` wrote (RFC 8410).
