@@ -54,6 +54,14 @@ pub(super) struct Row {
     pub(super) values: Vec<f64>,
 }
 
+/// A figure in one column, before there is a row of them.
+pub(super) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    pub(super) unit: Unit,
+    pub(super) value: f64,
+}
+
 /// What a value counts.
 #[derive(Clone, Copy)]
 pub(super) enum Unit {
