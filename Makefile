@@ -1,11 +1,12 @@
 # strongroom. The two commands: make demo, make test.
 #
 # Everything is built once, in the release profile (thin LTO), and lands in target/; what the suites and lint
-# need besides (Python packages, cargo-deny) is installed there too.
+# need besides (packages of Python and Node.js, cargo-deny) is installed there too.
 
 SHELL := /bin/sh
 BIN := target/release
 PYTHON := target/python
+NODE := target/node
 TOOLS := target/tools
 CARGO_DENY_VERSION := 0.20.2
 
@@ -34,7 +35,7 @@ dev: build
 	@exec $(BIN)/dev-stack dev
 
 # The suites drive the built binaries over real sockets, so these come first. Temporary files stay in target/.
-test: build $(PYTHON)/installed
+test: build $(PYTHON)/installed $(NODE)/installed
 	mkdir -p target/tmp
 	TMPDIR=$(CURDIR)/target/tmp cargo test --release --locked --workspace
 
@@ -49,6 +50,10 @@ lint: $(TOOLS)/bin/cargo-deny
 
 $(PYTHON)/installed: tests/requirements.txt
 	tests/install-python $(PYTHON) tests/requirements.txt
+	touch $@
+
+$(NODE)/installed: tests/node/package-lock.json
+	tests/install-node $(NODE) tests/node
 	touch $@
 
 $(TOOLS)/bin/cargo-deny:

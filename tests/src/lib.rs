@@ -9,6 +9,7 @@ pub mod mock_imds;
 pub mod mock_kms;
 pub mod mock_nsm;
 pub mod moto;
+pub mod opened;
 pub mod pki;
 pub mod scripts;
 pub mod stack;

@@ -5,9 +5,7 @@
 pub(crate) mod needles;
 
 use std::fs;
-use std::path::Path;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secp256k1::SecretKey;
@@ -17,9 +15,10 @@ use strongroom_protocol::{Curve, KeyRecord, Request, Response};
 use strongroom_tests::api::Api;
 use strongroom_tests::mock_kms::envelope::Defect;
 use strongroom_tests::mock_kms::{Fault, FaultKind, Principal};
+use strongroom_tests::opened;
 use strongroom_tests::stack::{PARENT_ARN, Plan};
 
-use crate::scene::{Scene, eventually};
+use crate::scene::eventually;
 use crate::stores::place::Place;
 use needles::{Needles, forms};
 
@@ -209,11 +208,11 @@ async fn needles(it: &Place, rewrapped: &[KeyRecord]) -> Needles {
     ] {
         needles.add(name, secret.as_bytes());
     }
-    let kms = it.scene.stack.directory().join("kms");
+    let stack = &it.scene.stack;
     for (key_id, _) in KEYS {
         let record = it.record(key_id).await;
-        let data_key = open_data_key(&kms, &record);
-        let secret = open(&data_key, &record.ciphertext, record.binding().as_aad());
+        let data_key = opened::data_key(stack, &record).expect("it opens");
+        let secret = opened::secret(stack, &record).expect("it opens");
         needles.add(&format!("the data key of {key_id}"), &data_key);
         needles.add(&format!("the key {key_id}"), &secret);
         match record.algorithm.curve() {
@@ -233,40 +232,10 @@ async fn needles(it: &Place, rewrapped: &[KeyRecord]) -> Needles {
         }
     }
     for record in rewrapped {
-        needles.add(&format!("the second data key of {}", record.key_id), &open_data_key(&kms, record));
+        let data_key = opened::data_key(stack, record).expect("it opens");
+        needles.add(&format!("the second data key of {}", record.key_id), &data_key);
     }
     needles
-}
-
-/// What a record seals, opened with what only mock-kms knows.
-pub(crate) fn opened_secret(it: &Scene, record: &KeyRecord) -> Vec<u8> {
-    let data_key = open_data_key(&it.stack.directory().join("kms"), record);
-    open(&data_key, &record.ciphertext, record.binding().as_aad())
-}
-
-/// What KMS does in a Decrypt, by mock-kms's own files: its blob is version and key id, nonce, AES-256-GCM
-/// box; the additional data are those and the encryption context.
-fn open_data_key(kms: &Path, record: &KeyRecord) -> Vec<u8> {
-    let keys: Value = serde_json::from_slice(&fs::read(kms.join("keys.json")).expect("keys")).expect("JSON");
-    let backing_key = STANDARD.decode(keys[0]["backing_key"].as_str().expect("text")).expect("base64");
-    let (header, sealed) = record.data_key.split_at(17);
-    let mut aad = header.to_vec();
-    let context: std::collections::BTreeMap<_, _> =
-        record.binding().encryption_context(&record.key_id).into_iter().collect();
-    for text in context.iter().flat_map(|(key, value)| [key, value]) {
-        aad.extend((text.len() as u64).to_be_bytes());
-        aad.extend(text.as_bytes());
-    }
-    open(&backing_key, sealed, &aad)
-}
-
-/// Opens nonce ‖ AES-256-GCM box. That it opens shows that the key is the right one.
-fn open(key: &[u8], sealed: &[u8], aad: &[u8]) -> Vec<u8> {
-    let (nonce, sealed) = sealed.split_first_chunk::<12>().expect("a nonce");
-    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("a key"));
-    let mut sealed = sealed.to_vec();
-    let nonce = Nonce::assume_unique_for_key(*nonce);
-    key.open_in_place(nonce, Aad::from(aad), &mut sealed).expect("it opens").to_vec()
 }
 
 /// The control: whatever is planted is found, wherever it stands.

@@ -11,10 +11,9 @@ use strongroom_protocol::{
     Response, Scheme, Signature,
 };
 use strongroom_tests::frames::EnclaveSocket;
-use strongroom_tests::scripts;
+use strongroom_tests::{opened, scripts};
 
 use crate::canary::needles::Needles;
-use crate::canary::opened_secret;
 use crate::scene::Scene;
 
 /// Paths that wallets use, and the corners of what a path can be.
@@ -78,9 +77,14 @@ impl Bench {
         }
     }
 
+    /// The seed, which only the test can open.
+    fn secret(&self) -> Vec<u8> {
+        opened::secret(&self.it.stack, &self.record).expect("it opens")
+    }
+
     /// What other libraries derive at these paths.
     async fn oracle(&self, paths: &[&str]) -> Vec<Value> {
-        let seed = hex::encode(opened_secret(&self.it, &self.record));
+        let seed = hex::encode(self.secret());
         let case = |path: &&str| json!({ "algorithm": self.record.algorithm, "seed": seed, "path": path });
         let input: String = paths.iter().map(|path| format!("{}\n", case(path))).collect();
         let output = scripts::run("derive_keys.py", &input).await.expect("the script runs");
@@ -159,9 +163,9 @@ async fn ed25519_keys_are_those_that_other_libraries_derive_and_they_sign() {
 async fn a_generated_seed_has_32_bytes_of_its_own() {
     for algorithm in ["bip32-secp256k1", "slip10-ed25519"] {
         let mut bench = Bench::new(algorithm, &["m"], 0).await;
-        let first = opened_secret(&bench.it, &bench.record);
+        let first = bench.secret();
         bench.record = generate(&mut bench.socket, algorithm, policy(&["m"], 0)).await.expect("generated").record;
-        let second = opened_secret(&bench.it, &bench.record);
+        let second = bench.secret();
         assert_eq!((first.len(), second.len()), (32, 32));
         assert_ne!(first, second);
     }
@@ -238,7 +242,7 @@ async fn no_seed_no_chain_code_and_no_derived_key_is_in_any_output() {
         let it = Scene::planned(|plan| plan.log_level = "trace".to_owned()).await;
         let mut bench = Bench::on(it, algorithm, &["m"], 60).await;
         let mut needles = Needles::default();
-        needles.add("the seed", &opened_secret(&bench.it, &bench.record));
+        needles.add("the seed", &bench.secret());
         for (path, answer) in paths.iter().zip(bench.oracle(paths).await) {
             for secret in answer["secrets"].as_array().expect("secrets") {
                 needles.add(path, &hex::decode(secret.as_str().expect("text")).expect("hex"));

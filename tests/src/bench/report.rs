@@ -54,10 +54,20 @@ pub(super) struct Row {
     pub(super) values: Vec<f64>,
 }
 
+/// A figure in one column, before there is a row of them.
+pub(super) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    pub(super) unit: Unit,
+    pub(super) value: f64,
+}
+
 /// What a value counts.
 #[derive(Clone, Copy)]
 pub(super) enum Unit {
     Milliseconds,
+    Seconds,
+    PerSecond,
     Mebibytes,
     Calls,
     Ratio,
@@ -153,6 +163,8 @@ impl Unit {
     const fn name(self) -> &'static str {
         match self {
             Self::Milliseconds => "ms",
+            Self::Seconds => "s",
+            Self::PerSecond => "1/s",
             Self::Mebibytes => "MiB",
             Self::Calls => "calls",
             Self::Ratio => "ratio",
@@ -164,6 +176,11 @@ impl Unit {
             Self::Milliseconds if value < 10.0 => format!("{value:.2} ms"),
             Self::Milliseconds if value < 100.0 => format!("{value:.1} ms"),
             Self::Milliseconds => format!("{value:.0} ms"),
+            Self::Seconds => format!("{value:.1} s"),
+            Self::PerSecond if value < 1000.0 => format!("{value:.0}/s"),
+            // Three digits of it: no run repeats more.
+            Self::PerSecond if value < 10_000.0 => format!("{:.2} k/s", value / 1000.0),
+            Self::PerSecond => format!("{:.1} k/s", value / 1000.0),
             Self::Mebibytes => format!("{value:.1} MiB"),
             Self::Calls => format!("{}", (value * 100.0).round() / 100.0),
             Self::Ratio => format!("{value:.2}"),

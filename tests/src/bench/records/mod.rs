@@ -8,7 +8,6 @@ mod notes;
 mod relay;
 mod stock;
 
-use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -17,9 +16,10 @@ use serde_json::{Value, json};
 use strongroom_parent::stored_record::StoredRecord;
 use tokio::time::{sleep, timeout};
 
-use super::report::{Column, Row, Section, Table, Unit};
+use super::report::{Column, Figure, Row, Section, Table, Unit};
 use super::samples::Samples;
-use crate::api::{Api, Reply};
+use super::{expect, memory_mib};
+use crate::api::Api;
 use crate::stack::{Plan, Stack, test_directory};
 use notes::NOTES;
 use stock::{Stock, read_names, scan};
@@ -60,13 +60,6 @@ pub(super) async fn section() -> io::Result<Section> {
         tables.push(Table { name, title, columns, rows });
     }
     Ok(Section { name: "records", title: "Records: 1,000 and 100,000", notes: NOTES, tables })
-}
-
-struct Figure {
-    name: &'static str,
-    title: &'static str,
-    unit: Unit,
-    value: f64,
 }
 
 /// A stack on a store of `count` records.
@@ -181,7 +174,8 @@ impl Bench {
         let scans = f64::from(self.stock.calls("Scan") - scans) / f64::from(count);
         self.figure("walk_page", "Walk through the whole list, per page of 249", Unit::Milliseconds, pages.median_ms());
         self.calls("walk_scans", "Scans per page of the walk", scans);
-        let memory = self.parent_memory()?;
+        let [.., parent] = self.stack.process_ids();
+        let memory = memory_mib(parent)?;
         self.figure("memory", "Memory of the parent (RSS) after the walk", Unit::Mebibytes, memory);
         Ok(())
     }
@@ -301,15 +295,6 @@ impl Bench {
         expect(StatusCode::OK, self.api.get(&format!("/v1/keys?{query}")).await?).map(|reply| reply.body)
     }
 
-    /// In MiB.
-    fn parent_memory(&self) -> io::Result<f64> {
-        let [.., parent] = self.stack.process_ids();
-        let status = fs::read_to_string(format!("/proc/{}/status", parent.unwrap_or_default()))?;
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
-        let kib: f64 = kib.and_then(|kib| kib.parse().ok()).ok_or_else(|| io::Error::other("no VmRSS"))?;
-        Ok(kib / 1024.0)
-    }
-
     fn figure(&mut self, name: &'static str, title: &'static str, unit: Unit, value: f64) {
         self.figures.push(Figure { name, title, unit, value });
     }
@@ -334,8 +319,4 @@ impl Bench {
 
 fn name(n: usize) -> String {
     format!("key-{n:06}")
-}
-
-fn expect(status: StatusCode, reply: Reply) -> io::Result<Reply> {
-    if reply.status == status { Ok(reply) } else { Err(io::Error::other(format!("{}: {}", reply.status, reply.body))) }
 }
