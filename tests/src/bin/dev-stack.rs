@@ -4,13 +4,15 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use serde_json::{Map, Value, json};
 use strongroom_tests::demo;
-use strongroom_tests::stack::Plan;
+use strongroom_tests::stack::{Plan, binary};
+use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
@@ -58,10 +60,31 @@ async fn main() -> ExitCode {
     }
 }
 
+/// The enclave's operations, ceremonies among them so that they can be tried, and a recipient of exports whose
+/// private key is in the folder.
+async fn ceremonies(directory: &Path) -> io::Result<Map<String, Value>> {
+    let (key, recipient) = (directory.join("vault.pem"), directory.join("vault.json"));
+    std::fs::create_dir_all(directory)?;
+    if !recipient.exists() {
+        let mut new = Command::new(binary("strongroom"));
+        let made = new.args(["recipient", "new", "--json", "--name", "vault", "--key-file"]).arg(key).output().await?;
+        if !made.status.success() {
+            return Err(io::Error::other(String::from_utf8_lossy(&made.stderr)));
+        }
+        std::fs::write(&recipient, made.stdout)?;
+    }
+    let recipient: Value = serde_json::from_slice(&std::fs::read(recipient)?)?;
+    let mut configuration = Map::new();
+    configuration.insert("operations".to_owned(), json!(["generate", "sign", "rewrap", "import", "export"]));
+    configuration.insert("export_recipients".to_owned(), json!([recipient]));
+    Ok(configuration)
+}
+
 async fn develop(listen: SocketAddr, directory: PathBuf) -> io::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let configuration = ceremonies(&directory).await?;
     let mut stack = tokio::select! {
-        stack = Plan { listen, ..Plan::new(directory) }.start() => stack?,
+        stack = Plan { listen, configuration, ..Plan::new(directory) }.start() => stack?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
