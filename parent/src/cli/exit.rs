@@ -24,7 +24,7 @@ const TABLE: [(Exit, &str); 7] = [
     (Exit::NoSuchKey, "no such key"),
     (
         Exit::Conflict,
-        "conflict: the key exists, its generation is another one, its state (disabled, …) does not allow it",
+        "conflict: the key exists, its generation is another one, its state (disabled, …) does not allow it, an import key has served",
     ),
     (Exit::NotPermitted, "not permitted: no valid token or certificate, or not for this (401, 403)"),
 ];
