@@ -9,6 +9,7 @@ mod imports;
 mod parents;
 
 use serde_json::{Value, json};
+use strongroom_tests::api::Reply;
 use strongroom_tests::scripts;
 use strongroom_tests::stack::Plan;
 
@@ -31,6 +32,14 @@ async fn asked(script: &str, questions: &[Value]) -> Vec<Value> {
     let answers: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(answers.len(), questions.len(), "{script}");
     answers
+}
+
+/// Replies to every call of custody, and to some that are refused, by the call's path.
+pub(crate) async fn replies() -> Vec<(&'static str, Reply)> {
+    let mut replies = imports::replies().await;
+    replies.extend(adoption::replies().await.map(|reply| ("/v1/keys/{key_id}/adopt", reply)));
+    replies.extend(exports::replies().await.map(|reply| ("/v1/keys/{key_id}/export", reply)));
+    replies
 }
 
 /// The names of the keys that are stored.

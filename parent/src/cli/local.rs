@@ -70,13 +70,15 @@ pub(super) fn check(arguments: &CheckArguments) -> Outcome {
         "enclave": config.enclave.address.to_string(),
         "kms_host": enclave.kms_host,
         "kms_keys": enclave.kms_keys,
+        "operations": enclave.operations,
         "pcr16": pcr16,
     });
     output::print(arguments.json, &found, |_| {
         format!(
-            "ok\n\n  listen     {listen}\n  TLS        {tls_text}\n  callers    {callers}\n  enclave    {address}\n  KMS        {host}, {keys} key(s)\n  PCR16      {pcr16}\n",
+            "ok\n\n  listen     {listen}\n  TLS        {tls_text}\n  callers    {callers}\n  enclave    {address}\n  operations {operations}\n  KMS        {host}, {keys} key(s)\n  PCR16      {pcr16}\n",
             listen = config.listen,
             address = config.enclave.address,
+            operations = enclave.operations.iter().map(output::word).collect::<Vec<_>>().join(", "),
             host = enclave.kms_host,
             keys = enclave.kms_keys.len(),
         )

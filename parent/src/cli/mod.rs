@@ -192,6 +192,13 @@ mod tests {
             "key rewrap --all --kms-key-arn arn:aws:kms:eu-central-1:111122223333:key/1 --prefix a",
             "key attest",
             "key attest a --nonce 0xAB",
+            "key create a --algorithm ed25519 --exportable",
+            "key import a --algorithm ed25519 --file f --format solana --pcrs p --enclave-config c --password-file w",
+            "key adopt a --algorithm secp256k1 --secret-id s --expect-address 0xAB --pcrs p",
+            "key adopt a --algorithm ed25519 --ciphertext-file - --expect-public-key 0xAB --hold-seconds 5 --pcrs p",
+            "key export a --recipient vault",
+            "key open-export f --recipient-key k --out - --expect-public-key 0xAB",
+            "recipient new --name vault --key-file k --json",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("strongroom").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());

@@ -13,10 +13,14 @@ use strongroom_tests::pki::NITRO_ROOT_FILE;
 use strongroom_tests::stack::{IMAGE, PARENT_ARN, REGION};
 
 use super::files::write;
-use super::stored;
+use super::{asked, stored};
+use crate::canary::needles::Needles;
 use crate::command_line::{command, ended, said};
 use crate::hostile_parent::kms_direct::as_parent;
 use crate::scene::{Scene, assert_problem};
+
+/// What the sample's secret holds in the test of all the way: a key that is found if anybody writes it down.
+const SECRET: &str = "5b2c6f1e8d3a497084f6e1d2c3b4a5968778695a4b3c2d1e0f1029384756abcd";
 
 /// The secret key 1 of secp256k1.
 const ONE: &str = "0000000000000000000000000000000000000000000000000000000000000001";
@@ -83,13 +87,28 @@ fn body(ciphertext: &str) -> Value {
     json!({ "algorithm": "secp256k1", "ciphertext": ciphertext, "expected": { "address": ADDRESS } })
 }
 
+/// For the description of the interface.
+pub(super) async fn replies() -> impl Iterator<Item = Reply> {
+    let adopting = Adopting::start().await;
+    let secret = adopting.secret(ONE).await;
+    let mut other = body(&secret);
+    other["expected"] = json!({ "public_key": PUBLIC_KEY.replace('7', "8") });
+    let mut replies = Vec::new();
+    for body in [other, body("AAAA"), body(&secret), body(&secret), json!({})] {
+        replies.push(adopting.adopt(body).await);
+    }
+    replies.into_iter()
+}
+
 /// One command, from Secrets Manager to a verified key; the old secret stays as it is.
 #[tokio::test]
 async fn a_secret_of_awss_samples_is_adopted_by_one_command_and_left_alone() {
     let adopting = Adopting::start().await;
     let moto = Moto::start().await.expect("moto");
     let secrets = moto.secrets_manager();
-    let secret = adopting.secret(ONE).await;
+    let secret = adopting.secret(SECRET).await;
+    let facts = asked("key_files.py", &[json!({ "algorithm": "secp256k1", "secret": SECRET })]).await.remove(0);
+    let address = facts["address"].as_str().expect("text");
     secrets.create_secret().name("eth1/key").secret_string(&secret).send().await.expect("created");
     let endpoint = format!("http://{}", moto.address());
     let aws = [
@@ -100,9 +119,9 @@ async fn a_secret_of_awss_samples_is_adopted_by_one_command_and_left_alone() {
     ];
     let calls = adopting.it.calls().await;
     let (code, told) =
-        adopting.command(&aws, &["--secret-id", "eth1/key", "--expect-address", &ADDRESS.to_lowercase()]).await;
+        adopting.command(&aws, &["--secret-id", "eth1/key", "--expect-address", &address.to_lowercase()]).await;
     assert_eq!(code, 0, "{told}");
-    assert!(told.contains("VERIFIED  key adopted") && told.contains(ADDRESS) && told.contains("adopted"), "{told}");
+    assert!(told.contains("VERIFIED  key adopted") && told.contains(address) && told.contains("adopted"), "{told}");
     let outcomes = adopting.it.outcomes_after(calls).await;
     assert_eq!(
         outcomes[..3],
@@ -116,12 +135,20 @@ async fn a_secret_of_awss_samples_is_adopted_by_one_command_and_left_alone() {
     let kept = secrets.get_secret_value().secret_id("eth1/key").send().await.expect("there");
     assert_eq!(kept.secret_string.as_deref(), Some(&*secret));
     let record = adopting.it.stored("adopted");
-    assert_eq!((&record["origin"], &record["public_key"]), (&json!("adopted"), &json!(PUBLIC_KEY)));
+    assert_eq!(
+        (&record["origin"], &record["public_key"]),
+        (&json!("adopted"), &json!(format!("0x{}", facts["public_key"].as_str().expect("text"))))
+    );
     let payload = json!({ "type": "message", "message": "0x00", "hash": "keccak256" });
     let signed = adopting.it.api.sign("adopted", json!({ "payload": payload })).await.expect("a reply");
     assert_eq!(signed.status.as_u16(), 200, "{}", signed.body);
     let blind = json!({ "payload": { "type": "digest", "digest": "00".repeat(32) } });
     assert_problem(&adopting.it.api.sign("adopted", blind).await.expect("a reply"), 403, "policy-denied");
+
+    let mut needles = Needles::default();
+    needles.add("the adopted key", &hex::decode(SECRET).expect("hex"));
+    let (found, read) = needles.found_under(adopting.it.stack.directory());
+    assert!(found.is_empty() && read > 10_000, "{found:?}");
 
     let (code, told) = adopting.command(&aws, &["--secret-id", "nowhere", "--expect-address", ADDRESS]).await;
     assert_eq!(code, 1, "{told}");

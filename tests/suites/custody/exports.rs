@@ -5,10 +5,13 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 use strongroom_protocol::{ErrorCode, Request};
+use strongroom_tests::api::Reply;
+use strongroom_tests::opened;
 use strongroom_tests::stack::Plan;
 
 use super::files::{import, write};
 use super::{asked, listing, stored};
+use crate::canary::needles::Needles;
 use crate::command_line::{command, ended, said};
 use crate::scene::{Scene, assert_problem};
 
@@ -32,9 +35,21 @@ async fn create(it: &Scene, key_id: &str, algorithm: &str, exportable: bool) -> 
     it.create_with(json!({ "key_id": key_id, "algorithm": algorithm, "policy": policy })).await.body
 }
 
-async fn export(it: &Scene, key_id: &str, recipient: &str) -> strongroom_tests::api::Reply {
+async fn export(it: &Scene, key_id: &str, recipient: &str) -> Reply {
     let body = json!({ "recipient": recipient });
     it.api.post(&format!("/v1/keys/{key_id}/export"), body).await.expect("a reply")
+}
+
+/// For the description of the interface.
+pub(super) async fn replies() -> impl Iterator<Item = Reply> {
+    let (it, _) = exporting().await;
+    create(&it, "leaves", "secp256k1", true).await;
+    create(&it, "stays", "secp256k1", false).await;
+    let mut replies = Vec::new();
+    for (key_id, recipient) in [("leaves", "vault"), ("leaves", "stranger"), ("stays", "vault"), ("nobody", "vault")] {
+        replies.push(export(&it, key_id, recipient).await);
+    }
+    replies.into_iter()
 }
 
 /// `strongroom …` on the recipient's machine.
@@ -193,6 +208,13 @@ async fn forged(it: &Scene, exported: &Value, recipient: &Value) -> Value {
     forged
 }
 
+/// What an export must leave nowhere but with its recipient.
+fn needles(it: &Scene) -> Needles {
+    let mut needles = Needles::default();
+    needles.add("the exported key", &opened::secret(&it.stack, &it.record("hot-1")).expect("it opens"));
+    needles
+}
+
 /// docs/custody.md's drill: a key is made, exported, taken home; everything of AWS is lost; the key is imported into a
 /// new enclave under new KMS keys, and is the same key.
 #[tokio::test]
@@ -217,6 +239,9 @@ async fn the_recovery_drill_brings_a_key_back() {
     let view = create(&lost, "hot-1", "secp256k1", true).await;
     let export = export(&lost, "hot-1", "vault").await;
     assert_eq!(export.status.as_u16(), 200, "{}", export.body);
+    let logs = lost.stack.directory().to_owned();
+    let (found, read) = needles(&lost).found_under(&logs);
+    assert!(found.is_empty() && read > 10_000, "{found:?}");
     drop(lost);
 
     std::fs::write(path("hot-1.export.json"), export.body.to_string()).expect("written");

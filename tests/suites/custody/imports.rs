@@ -62,6 +62,21 @@ async fn import(it: &Scene, key_id: &str, body: &Value) -> Reply {
     it.api.post(&format!("/v1/keys/{key_id}/import"), body.clone()).await.expect("a reply")
 }
 
+/// For the description of the interface: what it says of these calls.
+pub(super) async fn replies() -> Vec<(&'static str, Reply)> {
+    let it = importing().await;
+    let mut replies = Vec::new();
+    for nonce in [NONCE, ""] {
+        let reply = it.api.post("/v1/import-keys", json!({ "nonce": nonce })).await.expect("a reply");
+        replies.push(("/v1/import-keys", reply));
+    }
+    let body = sealed(&it, &offer(&it).await, ONE).await;
+    for key_id in ["imported", "imported", "another"] {
+        replies.push(("/v1/keys/{key_id}/import", import(&it, key_id, &body).await));
+    }
+    replies
+}
+
 #[tokio::test]
 async fn a_key_sealed_by_another_implementation_is_imported_as_it_was_described() {
     let it = importing().await;

@@ -6,6 +6,7 @@ use strongroom_tests::api::{Api, Reply};
 use strongroom_tests::scripts;
 
 use super::{OPEN, assert_ok, header, with_key};
+use crate::custody;
 use crate::scene::Scene;
 
 async fn complaints(document: &Value, replies: &[Value]) -> String {
@@ -64,6 +65,7 @@ async fn every_documented_call_answers_in_the_documented_form() {
     }
     replies.extend(changes(&scene, &api).await);
     replies.extend(seeds(&api).await);
+    replies.extend(custody::replies().await.iter().map(|(path, reply)| judged("post", path, reply)));
     assert_eq!(complaints(&document, &replies).await, "");
 
     for (path, item) in document["paths"].as_object().expect("paths") {
