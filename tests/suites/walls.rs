@@ -164,10 +164,10 @@ fn key_material_of_custodians_is_in_one_module_of_the_parent() {
     assert_only("parent/src", &["scrypt::"], &[&keystore]);
     assert_only("parent/src", &["bip39::"], &[&mnemonic]);
     assert_only("parent/src", &["rpassword::"], &[&inside("input.rs")]);
-    // Of the commands, those of custodians reach it; adoption only to read its file of ciphertext.
+    // Of the commands, only those of custodians and recipients reach it.
     let mut naming = naming("parent/src", &["key_material::"]);
     naming.retain(|file| !file.starts_with("parent/src/cli/key_material/"));
-    let commands = ["adopt", "export", "import", "recipient"].map(|command| format!("parent/src/cli/{command}.rs"));
+    let commands = ["export", "import", "recipient"].map(|command| format!("parent/src/cli/{command}.rs"));
     assert_eq!(naming, commands.into());
 }
 

@@ -11,8 +11,8 @@ use strongroom_protocol::{Algorithm, ExpectedKey, KeyId, KmsKeyArn, Origin, Payl
 
 use super::enclave::EnclaveArguments;
 use super::exit::{Exit, Failure, Outcome};
+use super::files;
 use super::import::conclude;
-use super::key_material::input;
 use super::words;
 use crate::client::{ExpectedIdentity, KeyToAdopt, Parent};
 use crate::http::from_hex;
@@ -83,6 +83,9 @@ struct Expected {
     expect_public_key: Option<String>,
 }
 
+/// Longest ciphertext read, in bytes: 6144 of KMS's in base64, and lines.
+const MAX_CIPHERTEXT: usize = 16 * 1024;
+
 impl Adopt {
     pub(super) async fn run(self, parent: &Parent, json: bool) -> Outcome {
         let Self { key_id, algorithm, source, expected, adopt_kms_key_arn, kms_key_arn, hold_seconds, enclave } = self;
@@ -115,7 +118,7 @@ impl Source {
         match (self.secret_id, self.ciphertext_file) {
             (Some(name), _) => secret(&name).await,
             (None, Some(path)) => {
-                let text = String::from_utf8(input::read_file(&path)?.to_vec());
+                let text = String::from_utf8(files::read(&path, MAX_CIPHERTEXT)?.to_vec());
                 text.map_err(|_| Failure::usage(format!("{}: not a text", path.display())))
             }
             (None, None) => Err(Failure::usage("nothing to adopt")),

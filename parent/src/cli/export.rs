@@ -1,9 +1,6 @@
 //! `strongroom key export` and `key open-export`: a key on its way home. The first passes on what the enclave sealed to
 //! a recipient; the second runs on the recipient's machine, asks nobody, and is where the key is in the clear.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,6 +9,7 @@ use strongroom_protocol::{KeyId, RecipientName, export_info};
 use zeroize::Zeroizing;
 
 use super::exit::{Exit, Failure, Outcome};
+use super::files;
 use super::key_material::KeyMaterial;
 use super::key_material::input;
 use super::key_material::sealing::RecipientKey;
@@ -95,7 +93,7 @@ impl OpenExport {
             return refused(&"what it opens to is not the private key of its public key");
         }
         write_secret(&self.out, &material)?;
-        if self.out == Path::new("-") {
+        if files::is_standard(&self.out) {
             return Ok(Exit::Done);
         }
         let addresses = addresses::derive(exported.algorithm, &public_key).unwrap_or_default();
@@ -144,17 +142,5 @@ fn write_secret(path: &Path, material: &KeyMaterial) -> Result<(), Failure> {
     if let Some((_, digits)) = text.split_last_mut() {
         hex::encode_to_slice(material.expose(), digits).map_err(|error| Failure::new(Exit::Failed, error))?;
     }
-    write_private(path, &text)
-}
-
-/// Writes a new file that only its owner can read; `-` is standard output.
-pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    let written = if path == Path::new("-") {
-        let mut out = std::io::stdout();
-        out.write_all(content).and_then(|()| out.flush())
-    } else {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        file.and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
-    };
-    written.map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())))
+    files::write_private(path, &text)
 }

@@ -9,6 +9,7 @@ mod create;
 mod enclave;
 mod exit;
 mod export;
+mod files;
 mod import;
 mod key;
 mod key_material;

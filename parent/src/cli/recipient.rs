@@ -7,7 +7,7 @@ use serde_json::json;
 use strongroom_protocol::RecipientName;
 
 use super::exit::{Exit, Failure, Outcome};
-use super::export::write_private;
+use super::files::write_private;
 use super::key_material::sealing::RecipientKey;
 use super::output;
 

@@ -1,7 +1,6 @@
 //! `strongroom key sign` and `key attest`: one signature, one document. Neither is judged here: who needs to know
 //! whether an enclave made it verifies it (`key verify`).
 
-use std::io::{Read as _, stdin};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -9,7 +8,7 @@ use serde_json::json;
 use strongroom_protocol::{DerivationPath, HashFunction, KeyId, MAX_MESSAGE, Scheme};
 
 use super::exit::{Exit, Failure, Outcome};
-use super::{hex_text, output, words};
+use super::{files, hex_text, output, words};
 use crate::client::{Parent, SignPayload, ToSign, printable};
 
 /// Sign one message or digest
@@ -126,18 +125,7 @@ impl Sign {
 }
 
 fn read_message(path: &Path) -> Result<String, Failure> {
-    let limit = MAX_MESSAGE as u64 + 1;
-    let mut message = Vec::new();
-    let read = if path == Path::new("-") {
-        stdin().lock().take(limit).read_to_end(&mut message)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut message))
-    };
-    read.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-    if message.len() > MAX_MESSAGE {
-        return Err(Failure::usage(format!("{}: longer than {MAX_MESSAGE} bytes", path.display())));
-    }
-    Ok(format!("0x{}", hex::encode(message)))
+    Ok(format!("0x{}", hex::encode(files::read(path, MAX_MESSAGE)?)))
 }
 
 impl Attest {

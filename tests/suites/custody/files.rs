@@ -239,6 +239,7 @@ async fn bad_input_is_named_and_never_leaves_the_machine() {
         ("binary", "secp256k1", vec!["--file", binary], "not a text"),
         ("no_format", "secp256k1", vec!["--file", &prose], "--format"),
         ("format_that_it_is_not", "secp256k1", vec!["--file", &good, "--format", "pem"], "PEM"),
+        ("two_files_on_one_input", "secp256k1", vec!["--file", "-", "--password-file", "-"], "standard input"),
         ("no_such_file", "secp256k1", vec!["--file", "nowhere"], "nowhere"),
         ("seed_without_paths", "bip32-secp256k1", vec!["--file", &good], "paths"),
         ("paths_for_a_plain_key", "secp256k1", vec!["--file", &good, "--paths", "m/0"], "paths"),

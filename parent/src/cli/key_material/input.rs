@@ -1,7 +1,7 @@
 //! How custodians' secrets get into a command: files, standard input, a terminal. Never the command line, which other
 //! users of the machine can see.
 
-use std::io::{IsTerminal as _, Read as _, stdin};
+use std::io::{IsTerminal as _, stdin};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::formats::Format;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::files;
 
 /// Longest key file read, in bytes.
 const MAX_FILE: usize = 64 * 1024;
@@ -28,6 +29,9 @@ impl PasswordArguments {
     /// The caller's: the password cannot be read, or there is nobody to ask.
     pub(in crate::cli) fn read(&self, format: Format, file: &Path) -> Result<Option<SecretString>, Failure> {
         if let Some(path) = &self.password_file {
+            if files::is_standard(path) && files::is_standard(file) {
+                return Err(Failure::usage("--file and --password-file cannot both be standard input"));
+            }
             return password_of_file(path).map(Some);
         }
         if !format.needs_password() {
@@ -42,24 +46,12 @@ impl PasswordArguments {
     }
 }
 
-/// A file's content; `-` is standard input.
+/// The content of a file with a key or a password; `-` is standard input.
 ///
 /// # Errors
-/// The caller's: it cannot be read, or is longer than any key.
+/// The caller's: it cannot be read, or is longer than either.
 pub(in crate::cli) fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    // All of it at once: a buffer that grows would leave copies behind.
-    let mut content = Zeroizing::new(Vec::with_capacity(MAX_FILE + 1));
-    let limit = MAX_FILE as u64 + 1;
-    let read = if path == Path::new("-") {
-        stdin().lock().take(limit).read_to_end(&mut content)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut content))
-    };
-    read.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-    if content.len() > MAX_FILE {
-        return Err(Failure::usage(format!("{}: longer than {MAX_FILE} bytes", path.display())));
-    }
-    Ok(content)
+    files::read(path, MAX_FILE)
 }
 
 /// One end of line behind the password is the file's, not the password's.

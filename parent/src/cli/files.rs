@@ -1,0 +1,50 @@
+//! Files that commands read and write: bounded, with `-` for standard input and output, and private where they hold a
+//! secret.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _, stdin, stdout};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::exit::{Exit, Failure};
+
+/// A file's content, of at most `limit` bytes; `-` is standard input.
+///
+/// # Errors
+/// The caller's: it cannot be read, or is longer.
+pub(super) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    // It may be a secret. A buffer that grows would leave copies behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(limit + 1));
+    let most = limit as u64 + 1;
+    let read = if is_standard(path) {
+        stdin().lock().take(most).read_to_end(&mut content)
+    } else {
+        File::open(path).and_then(|file| file.take(most).read_to_end(&mut content))
+    };
+    read.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    if content.len() > limit {
+        return Err(Failure::usage(format!("{}: longer than {limit} bytes", path.display())));
+    }
+    Ok(content)
+}
+
+/// Writes a new file that only its owner can read; `-` is standard output. What is there is never overwritten.
+///
+/// # Errors
+/// The machine's, or the caller's: there is such a file.
+pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    let written = if is_standard(path) {
+        stdout().write_all(content).and_then(|()| stdout().flush())
+    } else {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        file.and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+    };
+    written.map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())))
+}
+
+/// Whether the path stands for standard input or output.
+pub(super) fn is_standard(path: &Path) -> bool {
+    path == Path::new("-")
+}
