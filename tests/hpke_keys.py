@@ -27,7 +27,7 @@ def main():
 
 def seal(case):
     public_key = X25519PublicKey.from_public_bytes(bytes.fromhex(case["public_key"]))
-    domain = case.get("domain", "strongroom-import-v1").encode()
+    domain = case.get("domain", "strongroom-import-seal-v1").encode()
     info = length_prefixed(domain, [bytes.fromhex(part) for part in case["info"]])
     sealed = SUITE.encrypt(bytes.fromhex(case["seal"]), public_key, info=info)
     return {"encapsulated_key": sealed[:32].hex(), "ciphertext": sealed[32:].hex()}
@@ -37,7 +37,7 @@ def open_(case):
     private_key = serialization.load_pem_private_key(case["private_key"].encode(), None)
     parts = [bytes.fromhex(case["binding"]), case["recipient"].encode()]
     sealed = bytes.fromhex(case["encapsulated_key"]) + bytes.fromhex(case["open"])
-    secret = SUITE.decrypt(sealed, private_key, info=length_prefixed(b"strongroom-export-v1", parts))
+    secret = SUITE.decrypt(sealed, private_key, info=length_prefixed(b"strongroom-export-seal-v1", parts))
     return {"secret": secret.hex()}
 
 

@@ -1,5 +1,6 @@
-//! The Nitro Secure Module: measuring the configuration, the kinds of attestation document, and entropy. One thread owns the device; it serves one request at a time, so it is never on the
-//! executor and never in the path of a signature.
+//! The Nitro Secure Module: measuring the configuration, the kinds of attestation document, and entropy. One thread
+//! owns the device; it serves one request at a time, so it is never on the executor and never in the path of a
+//! signature.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,7 +8,9 @@ use aws_nitro_enclaves_nsm_api::api::{ErrorCode as DeviceError, Request, Respons
 use aws_nitro_enclaves_nsm_api::driver::{nsm_init, nsm_process_request};
 use sha2::{Digest, Sha256};
 use strongroom_protocol::document::{AttestationDocument, DocumentError};
-use strongroom_protocol::{Binding, HpkePublicKey, ImportKeyId, Measurement, Nonce, key_user_data};
+use strongroom_protocol::{
+    Binding, HpkePublicKey, ImportKeyId, Measurement, Nonce, SealedKey, export_user_data, key_user_data,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::secret::{Secret, on_wiped_stack};
@@ -157,6 +160,16 @@ impl Nsm {
     ) -> Result<Vec<u8>, NsmError> {
         let digest = configuration.map_or(&[][..], |measurement| &measurement.digest);
         self.attest(None, Some([ENCLAVE_EVIDENCE_DOMAIN, digest].concat()), Some(nonce.into_vec())).await
+    }
+
+    /// Evidence about an export: `public_key` null; `user_data` is what was sealed, for whom.
+    pub(crate) async fn export_evidence(
+        &self,
+        info: &[u8],
+        sealed: &SealedKey,
+        nonce: Nonce,
+    ) -> Result<Vec<u8>, NsmError> {
+        self.attest(None, Some(export_user_data(info, sealed)), Some(nonce.into_vec())).await
     }
 
     /// Evidence about a key: `public_key` null; `user_data` is the digest of the binding.

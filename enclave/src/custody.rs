@@ -3,14 +3,14 @@
 //! configuration lists the operation, and `wrapping` makes and opens the records.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use strongroom_protocol::{
     Configuration, Created, ErrorCode, ExpectedKey, ImportKeyId, KeyDescription, KmsKeyArn, Nonce, Origin, PayloadKind,
     PresentedRecord, RecipientName, SealedKey, export_info,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::attest::{Nsm, NsmError};
 use crate::hpke::{self, InvalidRecipient, KeyPair};
@@ -22,24 +22,32 @@ pub(crate) struct Custody {
     nsm: Nsm,
     configuration: Arc<Configuration>,
     wrapping: Arc<Wrapping>,
-    waiting: Mutex<ImportKeys>,
+    waiting: Arc<Mutex<ImportKeys>>,
 }
 
 impl Custody {
     /// No import key waits yet.
     pub(crate) fn new(nsm: Nsm, configuration: Arc<Configuration>, wrapping: Arc<Wrapping>) -> Self {
-        Self { nsm, configuration, wrapping, waiting: Mutex::default() }
+        Self { nsm, configuration, wrapping, waiting: Arc::default() }
     }
 
     /// Makes an import key and the document that shows it to be this enclave's.
     pub(crate) async fn offer(&self, nonce: Nonce) -> Result<Vec<u8>, ErrorCode> {
+        // Asked first, so that who is refused has not kept the secure module busy.
+        if !self.import_keys(|keys| keys.has_room(Instant::now())) {
+            return Err(ErrorCode::ImportKeysExhausted);
+        }
         let key_pair = KeyPair::new(self.nsm.new_secret().await.map_err(attestation_failed)?);
         let public_key = key_pair.public_key();
         let id = ImportKeyId::of(&public_key);
         let document = self.nsm.import_document(&public_key, &id, nonce.clone()).await.map_err(attestation_failed)?;
         let waiting = ImportKey { key_pair, nonce };
         let admitted = self.import_keys(|keys| keys.insert(id, waiting, Instant::now()));
-        if admitted { Ok(document) } else { Err(ErrorCode::Busy) }
+        if !admitted {
+            return Err(ErrorCode::ImportKeysExhausted);
+        }
+        tokio::spawn(wipe_expired(Arc::clone(&self.waiting)));
+        Ok(document)
     }
 
     /// Opens a key that was sealed to an import key of ours and makes its record. Everything that is bound to it is
@@ -87,27 +95,28 @@ impl Custody {
         self.wrapping.create(description, Origin::Adopted, material).await
     }
 
-    /// Seals a key to a recipient, if the policy that was bound to it at its creation lets it leave. It is opened for
+    /// Seals a key to a recipient, and says so in a document, if the policy that was bound to it at its creation lets it leave. It is opened for
     /// this alone, also if it is held.
     pub(crate) async fn export(
         &self,
         presented: &PresentedRecord,
         recipient: &RecipientName,
-    ) -> Result<SealedKey, ErrorCode> {
+        nonce: Nonce,
+    ) -> Result<(SealedKey, Vec<u8>), ErrorCode> {
         let recipient = self.configuration.export_recipient(recipient).ok_or(ErrorCode::RecipientUnknown)?;
         let exportable = self.wrapping.open_exportable(presented).await?;
         let info = export_info(&exportable.binding, &recipient.name);
         let entropy = self.nsm.new_secret().await.map_err(attestation_failed)?;
         let sealed = hpke::seal(&recipient.public_key, &info, &exportable.material, entropy)
             .map_err(|InvalidRecipient| ErrorCode::Internal)?;
+        let document = self.nsm.export_evidence(&info, &sealed, nonce).await.map_err(attestation_failed)?;
         let (key_id, recipient) = (&exportable.key_id, &recipient.name);
         tracing::warn!(%key_id, %recipient, "a key is exported: its recipient has it from now on");
-        Ok(sealed)
+        Ok((sealed, document))
     }
 
-    /// A panic while the lock was held leaves a map that is still a map.
     fn import_keys<T>(&self, work: impl FnOnce(&mut ImportKeys) -> T) -> T {
-        work(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut lock(&self.waiting))
     }
 }
 
@@ -138,20 +147,39 @@ const LIFETIME: Duration = Duration::from_secs(300);
 /// Import keys that wait at one time. More are refused: those that wait are somebody's.
 const MAX_WAITING: usize = 256;
 
+/// Import keys that nobody uses are gone, and wiped, when their time is over.
+async fn wipe_expired(waiting: Arc<Mutex<ImportKeys>>) {
+    sleep(LIFETIME).await;
+    lock(&waiting).drop_expired(Instant::now());
+}
+
 impl ImportKeys {
+    fn has_room(&mut self, now: Instant) -> bool {
+        self.drop_expired(now);
+        self.0.len() < MAX_WAITING
+    }
+
     /// Whether there was room.
     fn insert(&mut self, id: ImportKeyId, key: ImportKey, now: Instant) -> bool {
-        self.0.retain(|_, (_, end)| now < *end);
-        if self.0.len() >= MAX_WAITING {
-            return false;
+        let has_room = self.has_room(now);
+        if has_room {
+            self.0.insert(id, (key, now + LIFETIME));
         }
-        self.0.insert(id, (key, now + LIFETIME));
-        true
+        has_room
+    }
+
+    fn drop_expired(&mut self, now: Instant) {
+        self.0.retain(|_, (_, end)| now < *end);
     }
 
     fn take(&mut self, id: &ImportKeyId, now: Instant) -> Option<ImportKey> {
         self.0.remove(id).filter(|(_, end)| now < *end).map(|(key, _)| key)
     }
+}
+
+/// A panic while the lock was held leaves a map that is still a map.
+fn lock(waiting: &Mutex<ImportKeys>) -> MutexGuard<'_, ImportKeys> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn attestation_failed(error: NsmError) -> ErrorCode {

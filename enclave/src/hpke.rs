@@ -162,7 +162,7 @@ mod tests {
         material
     }
 
-    /// RFC 9180, appendix A.2.1: this suite in base mode, the recipient's key pair and the first two messages.
+    /// RFC 9180, appendix A.2.1: this suite in base mode, the recipient's key pair and the first message.
     #[test]
     fn rfc_9180_vectors() {
         let entropy = bytes("1ac01f181fdf9f352797655161c58b75c656a6cc2716dcb66372da835542e1df");

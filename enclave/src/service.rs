@@ -105,9 +105,11 @@ impl Service {
                 let adoption = custody.adopt(*description, adopt_kms_key_arn.as_ref(), &ciphertext, &expected);
                 created(in_time(adoption).await?)
             }
-            Request::ExportKey { record, recipient } => {
+            Request::ExportKey { record, recipient, nonce } => {
                 let custody = &self.serving(Some(Operation::Export))?.custody;
-                Ok(Response::Exported(in_time(custody.export(&record, &recipient)).await?))
+                let (sealed, document) = in_time(custody.export(&record, &recipient, nonce)).await?;
+                let document = document.try_into().map_err(|_| ErrorCode::AttestationFailed)?;
+                Ok(Response::Exported { sealed, document })
             }
             Request::Rewrap { record, kms_key_arn } => {
                 let wrapping = &self.serving(Some(Operation::Rewrap))?.wrapping;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use strongroom_protocol::{DerivationPath, KeyId, RecipientName, SecretString};
 
-use crate::http::{DerivedKey, Evidence, ExportedKey, ImportKeyOffer, KeyView};
+use crate::http::{DerivedKey, Evidence, ExportReply, ImportKeyOffer, KeyView};
 use crate::problem::Document;
 pub use access::{Access, AccessError};
 pub use shapes::{Change, ExpectedIdentity, KeyToAdopt, KeyToImport, NewKey, Page, SignPayload, Signed, ToSign};
@@ -144,12 +144,17 @@ impl Parent {
         self.write(self.url(&["keys", key_id.as_str(), "adopt"]), key).await
     }
 
-    /// Has a key sealed to a recipient of the enclave's configuration.
+    /// Has a key sealed to a recipient of the enclave's configuration, with a document made for this nonce (hex).
     ///
     /// # Errors
     /// [`AskError`].
-    pub async fn export(&self, key_id: &KeyId, recipient: &RecipientName) -> Result<ExportedKey, AskError> {
-        let body = serde_json::json!({ "recipient": recipient });
+    pub async fn export(
+        &self,
+        key_id: &KeyId,
+        recipient: &RecipientName,
+        nonce: &str,
+    ) -> Result<ExportReply, AskError> {
+        let body = serde_json::json!({ "recipient": recipient, "nonce": nonce });
         self.write(self.url(&["keys", key_id.as_str(), "export"]), &body).await
     }
 

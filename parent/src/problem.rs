@@ -146,6 +146,8 @@ problems! {
     Overloaded = "overloaded", 503, "Too many large requests are in flight", retry 1;
     /// Too many requests in flight.
     EnclaveBusy = "enclave-busy", 503, "The enclave has too many requests in flight", retry 1;
+    /// As many import keys wait as may.
+    ImportKeysExhausted = "import-keys-exhausted", 503, "Too many import keys wait to be used", retry 30;
     /// The Nitro Secure Module failed.
     AttestationFailed = "attestation-failed", 503, "The enclave could not attest itself", retry 1;
     /// The parent has no AWS credentials that work.
@@ -236,6 +238,7 @@ impl From<ErrorCode> for Problem {
             ErrorCode::AdoptionRefused => Kind::AdoptionRefused,
             ErrorCode::NotExportable => Kind::NotExportable,
             ErrorCode::RecipientUnknown => Kind::RecipientUnknown,
+            ErrorCode::ImportKeysExhausted => Kind::ImportKeysExhausted,
             ErrorCode::RecordRefused => Kind::RecordRefused,
             ErrorCode::KmsDenied => Kind::KmsDenied,
             ErrorCode::KmsKeyUnusable => Kind::KmsKeyUnusable,

@@ -206,9 +206,9 @@ impl Records {
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::TooLate`]: this key is lost, and was never used. Otherwise the
     /// store's.
-    pub async fn create(&self, generated: Created, deadline: Instant) -> Result<Arc<KnownRecord>, StoreError> {
+    pub async fn create(&self, created: Created, deadline: Instant) -> Result<Arc<KnownRecord>, StoreError> {
         check_in_time(deadline)?;
-        let Created { record, addresses } = generated;
+        let Created { record, addresses } = created;
         let stored = StoredRecord::new(record, addresses, OffsetDateTime::now_utc());
         let presented = present(&stored)?;
         let revision = self.store.create(&stored).await?;

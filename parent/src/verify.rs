@@ -1,5 +1,5 @@
-//! Whether a key lives where it is said to live (`strongroom key verify`), and whether an import key is one of the
-//! enclave that it should be, found out without trusting the parent that is asked. Fetches fresh documents and
+//! Whether a key lives where it is said to live (`strongroom key verify`), whether an import key is one of the enclave
+//! that it should be, and whether an export is the key that it is said to be: found out without trusting the parent that is asked. Fetches fresh documents and
 //! verifies them here. Until a key has passed, its address is only what a parent claims.
 
 use std::fmt;
@@ -10,12 +10,14 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use strongroom_protocol::{Binding, HpkePublicKey, KeyId, PublicKey, key_user_data};
+use strongroom_protocol::{
+    Binding, ExpectedKey, HpkePublicKey, KeyId, PublicKey, RecipientName, export_info, export_user_data, key_user_data,
+};
 
 use crate::addresses;
 use crate::attestation::{AttestationError, ExpectedPcrs, ExpectedPcrsError, TrustAnchor, VerifiedDocument, verify};
 use crate::client::{AskError, Parent};
-use crate::http::{Evidence, KeyView};
+use crate::http::{Evidence, ExportReply, ExportedKey, KeyView};
 use crate::key_state::StateName;
 
 /// What an enclave must be to be believed.
@@ -33,8 +35,8 @@ pub struct Inquiry<'a> {
     pub key_id: &'a KeyId,
     /// The enclave that must hold it.
     pub enclave: &'a ExpectedEnclave,
-    /// The public key that the key must have, if the caller knows it already.
-    pub expect_public_key: Option<&'a [u8]>,
+    /// What the caller knows of the key already, if anything.
+    pub expected: Option<&'a ExpectedKey>,
 }
 
 /// An import key of a verified enclave.
@@ -109,9 +111,12 @@ pub enum Refusal {
     /// The parent showed another key than the one asked for.
     #[error("the parent showed another key than the one asked for")]
     OtherKey,
-    /// The public key is not the expected one.
-    #[error("the key's public key is not the expected one")]
-    PublicKey,
+    /// It has neither the public key nor the address that was expected.
+    #[error("it is not the expected key: its public key is {0}")]
+    Unexpected(String),
+    /// The export is to somebody else.
+    #[error("the parent showed an export to another recipient than the one asked for")]
+    OtherRecipient,
     /// The addresses are not exactly those of the attested public key: another key's, one too few, or
     /// one of a chain that the key has no address on.
     #[error("the addresses that the parent shows are not those of the key's public key")]
@@ -161,10 +166,38 @@ impl ExpectedEnclave {
     /// [`VerifyError::Refused`]: it is not. Any other: nothing could be found out.
     pub async fn import_key(&self, parent: &Parent) -> Result<OfferedKey, VerifyError> {
         let nonce = nonce()?;
-        let offer = parent.offer_import_key(&hex::encode(nonce)).await?;
+        // Whatever is wrong, it is no verdict on a key.
+        let offer = parent.offer_import_key(&hex::encode(nonce)).await.map_err(VerifyError::Parent)?;
         let document = self.judge(&offer.evidence, &nonce, SystemTime::now())?;
         let public_key = document.import_key().map_err(Refusal::from)?;
         Ok(OfferedKey { public_key, nonce })
+    }
+
+    /// Has the parent export a key, and verifies that this enclave sealed that key to that recipient, in the bytes that
+    /// the parent shows.
+    ///
+    /// # Errors
+    /// [`VerifyError::Refused`]: it did not. Any other: nothing could be found out.
+    pub async fn export(
+        &self,
+        parent: &Parent,
+        key_id: &KeyId,
+        recipient: &RecipientName,
+    ) -> Result<ExportedKey, VerifyError> {
+        let nonce = nonce()?;
+        let ExportReply { export, evidence } = parent.export(key_id, recipient, &hex::encode(nonce)).await?;
+        let document = self.judge(&evidence, &nonce, SystemTime::now())?;
+        document.check_evidence_only().map_err(Refusal::from)?;
+        let (_, binding, sealed) = export.parts().ok_or(Refusal::Malformed("export"))?;
+        let user_data = export_user_data(&export_info(&binding, &export.recipient), &sealed);
+        document.check_user_data(&user_data).map_err(Refusal::from)?;
+        if export.key_id != *key_id {
+            return Err(Refusal::OtherKey.into());
+        }
+        if export.recipient != *recipient {
+            return Err(Refusal::OtherRecipient.into());
+        }
+        Ok(export)
     }
 
     /// Whether a document is true, fresh, made for this nonce, and of this enclave. What it is about is another
@@ -209,16 +242,18 @@ impl Inquiry<'_> {
             .filter(|bytes| bytes.len() == key.algorithm.public_key_length())
             .and_then(|bytes| PublicKey::try_from(bytes).ok())
             .ok_or(Refusal::Malformed("public_key"))?;
-        if self.expect_public_key.is_some_and(|expected| *expected != *public_key) {
-            return Err(Refusal::PublicKey);
-        }
         let document = self.enclave.judge(evidence, nonce, now)?;
         document.check_evidence_only()?;
         // Made from what the parent showed: if any of it is not what the enclave opened, they differ.
         let binding = Binding::new(&key.key_id, key.algorithm, &public_key, key.origin, &key.policy);
         document.check_user_data(&key_user_data(&binding))?;
         check_addresses(key, &public_key)?;
-        Ok(document)
+        match self.expected {
+            Some(expected) if !expected.is(&public_key, &key.addresses) => {
+                Err(Refusal::Unexpected(format!("0x{}", hex::encode(&*public_key))))
+            }
+            _ => Ok(document),
+        }
     }
 
     fn report(&self, key: KeyView, document: &VerifiedDocument, now: SystemTime) -> Report {

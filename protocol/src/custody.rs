@@ -52,8 +52,8 @@ impl ImportKeyId {
     }
 }
 
-/// What a key will be whose secret comes from outside. An enclave that imports it knows no other description of it
-/// than the one that the custodian sealed it for.
+/// What a new key will be. Of one that is imported, an enclave knows no other description than the one that the
+/// custodian sealed it for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyDescription {
@@ -82,14 +82,23 @@ impl KeyDescription {
             policy.as_bytes(),
             kms_key_arn.as_bytes(),
         ];
-        length_prefixed(IMPORT_DOMAIN, &parts)
+        length_prefixed(IMPORT_SEAL_DOMAIN, &parts)
     }
 }
 
 /// HPKE's `info` of an export: a domain tag, then the binding and the recipient's name, each behind its length.
 #[must_use]
 pub fn export_info(binding: &Binding, recipient: &RecipientName) -> Vec<u8> {
-    length_prefixed(EXPORT_DOMAIN, &[binding.as_aad(), recipient.as_str().as_bytes()])
+    length_prefixed(EXPORT_SEAL_DOMAIN, &[binding.as_aad(), recipient.as_str().as_bytes()])
+}
+
+/// The `user_data` of the evidence about an export: `strongroom-export-v1` ‖ SHA-256 of `info` and of the sealed key,
+/// each part behind its length. Who finds it in a document of an enclave knows that the enclave sealed the key of
+/// this binding, to this recipient of its configuration, in exactly these bytes: they need not be opened to be believed.
+#[must_use]
+pub fn export_user_data(info: &[u8], sealed: &SealedKey) -> Vec<u8> {
+    let export = length_prefixed(EXPORT_DOMAIN, &[info, &*sealed.encapsulated_key, &sealed.ciphertext]);
+    [EXPORT_DOMAIN, &Sha256::digest(export)].concat()
 }
 
 /// By what an operator recognises a key whose secret is about to be adopted.
@@ -118,7 +127,9 @@ impl ExpectedKey {
 }
 
 const IMPORT_DOMAIN: &[u8] = b"strongroom-import-v1";
+const IMPORT_SEAL_DOMAIN: &[u8] = b"strongroom-import-seal-v1";
 const EXPORT_DOMAIN: &[u8] = b"strongroom-export-v1";
+const EXPORT_SEAL_DOMAIN: &[u8] = b"strongroom-export-seal-v1";
 
 #[cfg(test)]
 mod tests {
@@ -140,7 +151,7 @@ mod tests {
         let import_key = ImportKeyId::of(&ByteArray([7; 32]));
         let arn = "arn:aws:kms:eu-central-1:111122223333:key/1";
         let described = KeyDescription { kms_key_arn: Some(arn.parse().expect("valid")), ..description() };
-        let mut expected = b"strongroom-import-v1".to_vec();
+        let mut expected = b"strongroom-import-seal-v1".to_vec();
         expected.extend([0, 0, 0, 32]);
         // printf '\7%.0s' {1..32} | sha256sum
         expected.extend(hex::decode("4bb06f8e4e3a7715d201d573d0aa423762e55dabd61a2c02278fa56cc6d294e0").expect("hex"));
@@ -160,7 +171,7 @@ mod tests {
         let policy = Policy::default().with_exportable(true);
         let binding = Binding::new(&key_id, Algorithm::Secp256k1, &public_key, Origin::Generated, &policy);
         let length = u32::try_from(binding.as_aad().len()).expect("short").to_be_bytes();
-        let expected = [&b"strongroom-export-v1"[..], &length, binding.as_aad(), b"\0\0\0\x05vault"].concat();
+        let expected = [&b"strongroom-export-seal-v1"[..], &length, binding.as_aad(), b"\0\0\0\x05vault"].concat();
         assert_eq!(export_info(&binding, &"vault".parse().expect("valid")), expected);
     }
 

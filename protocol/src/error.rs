@@ -87,12 +87,15 @@ error_codes! {
 
     /// The record is not one that an admitted enclave made in this form: something in it was changed.
     RecordRefused = 40,
+
     /// What was to be adopted does not open under the KMS key that is named, or is no private key in hex.
-    AdoptionRefused = 41,
+    AdoptionRefused = 45,
     /// The key's bound policy does not let it leave the enclave.
-    NotExportable = 42,
+    NotExportable = 46,
     /// The measured configuration names no such recipient.
-    RecipientUnknown = 43,
+    RecipientUnknown = 47,
+    /// As many import keys wait as may. Those that nobody uses expire.
+    ImportKeysExhausted = 48,
 
     /// KMS denies access: key policy, image or configuration.
     KmsDenied = 50,

@@ -127,6 +127,8 @@ pub enum Request {
         record: PresentedRecord,
         /// The recipient.
         recipient: RecipientName,
+        /// In the evidence about the export, verbatim.
+        nonce: Nonce,
     },
     /// Evidence about the enclave itself.
     Attest {
@@ -177,8 +179,13 @@ pub enum Response {
     /// To [`Request::Rewrap`]: the same key, opened once by the enclave under its new KMS key. Only
     /// `kms_key_arn`, `data_key` and `ciphertext` differ from the record that was presented.
     Rewrapped(Box<KeyRecord>),
-    /// To [`Request::ExportKey`]: the key, sealed for [`crate::export_info`] of its binding and this recipient.
-    Exported(SealedKey),
+    /// To [`Request::ExportKey`].
+    Exported {
+        /// The key, sealed for [`crate::export_info`] of its binding and the recipient.
+        sealed: SealedKey,
+        /// Evidence that it is: `user_data` is [`crate::export_user_data`].
+        document: ByteString<MAX_DOCUMENT>,
+    },
     /// To [`Request::Health`].
     Health(Health),
 }

@@ -155,7 +155,7 @@ fn key_material_of_custodians_is_in_one_module_of_the_parent() {
     // Not `Keccak256::`.
     let curve = [" k256::", "&k256::", "(k256::"];
     assert_only("parent/src", &curve, &["parent/src/addresses.rs", &module, &tests]);
-    let addresses = ["parent/src/verify.rs", "parent/src/cli/export.rs", &keystore];
+    let addresses = ["parent/src/verify.rs", "parent/src/cli/import.rs", "parent/src/cli/export.rs", &keystore];
     assert_only("parent/src", &["addresses::derive"], &addresses);
     assert_only("parent/src", &["Ed25519KeyPair"], &[&module]);
     assert_only("parent/src", &["pkcs8::"], &[&pem, &sealing]);
@@ -182,6 +182,15 @@ fn the_daemon_does_not_reach_key_material() {
         ["http", "records", "key_store", "enclave_client"].iter().all(|name| modules.contains(*name)),
         "{modules:?}"
     );
+    // The only ways to `cli` but the crate's root, and what of `cli` starts the daemon.
+    let outside = naming("parent/src", &["cli::", "super::cli"]);
+    assert_eq!(
+        outside.iter().filter(|file| !file.starts_with("parent/src/cli/")).collect::<Vec<_>>(),
+        ["parent/src/main.rs"]
+    );
+    let local = fs::read_to_string(repository().join("parent/src/cli/local.rs")).expect("text");
+    let uses: Vec<&str> = local.lines().filter(|line| line.contains("super::")).collect();
+    assert_eq!(uses, ["use super::exit::{Exit, Failure, Outcome};", "use super::output;"]);
     assert!(!modules.contains("cli") && !modules.contains("addresses") && !modules.contains("verify"), "{modules:?}");
 }
 

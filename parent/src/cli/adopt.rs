@@ -4,19 +4,19 @@
 use std::path::PathBuf;
 
 use aws_config::BehaviorVersion;
+use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use strongroom_protocol::{Algorithm, ExpectedKey, KeyId, KmsKeyArn, Origin, PayloadKind, Policy, PublicKey};
+use strongroom_protocol::{Algorithm, KeyDescription, KeyId, KmsKeyArn, Origin, PayloadKind, Policy};
 
 use super::enclave::EnclaveArguments;
 use super::exit::{Exit, Failure, Outcome};
+use super::expected::ExpectedArguments;
 use super::files;
-use super::import::conclude;
+use super::import::Brought;
 use super::words;
-use crate::client::{ExpectedIdentity, KeyToAdopt, Parent};
-use crate::http::from_hex;
-use crate::verify::{Inquiry, Report};
+use crate::client::{ExpectedIdentity, KeyToAdopt, Parent, printable};
 
 /// Adopt a private key that lies under a KMS key, as AWS's samples leave it
 ///
@@ -47,7 +47,7 @@ pub(super) struct Adopt {
     #[command(flatten)]
     source: Source,
     #[command(flatten)]
-    expected: Expected,
+    expected: ExpectedArguments,
     /// The KMS key of the secret [default: the first of the configuration's `adopt_kms_keys`]
     #[arg(long, value_name = "ARN")]
     adopt_kms_key_arn: Option<KmsKeyArn>,
@@ -72,17 +72,6 @@ struct Source {
     ciphertext_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-struct Expected {
-    /// The address that the key must have
-    #[arg(long, value_name = "ADDRESS")]
-    expect_address: Option<String>,
-    /// The public key that it must have, hex: 33 bytes (secp256k1, compressed) or 32 (ed25519)
-    #[arg(long, value_name = "HEX")]
-    expect_public_key: Option<String>,
-}
-
 /// Longest ciphertext read, in bytes: 6144 of KMS's in base64, and lines.
 const MAX_CIPHERTEXT: usize = 16 * 1024;
 
@@ -90,25 +79,19 @@ impl Adopt {
     pub(super) async fn run(self, parent: &Parent, json: bool) -> Outcome {
         let Self { key_id, algorithm, source, expected, adopt_kms_key_arn, kms_key_arn, hold_seconds, enclave } = self;
         let enclave = enclave.read()?;
-        let (identity, expected) = expected.parse(algorithm)?;
+        let expected = expected.demand()?;
         let policy = Policy::new(vec![PayloadKind::Message], hold_seconds).map_err(Failure::usage)?;
+        let description = KeyDescription { key_id, algorithm, policy, kms_key_arn };
         let key = KeyToAdopt {
             algorithm,
             ciphertext: source.ciphertext().await?,
-            expected: identity,
+            expected: ExpectedIdentity::from(&expected),
             adopt_kms_key_arn,
-            kms_key_arn,
-            policy: policy.clone(),
+            kms_key_arn: description.kms_key_arn.clone(),
+            policy: description.policy.clone(),
         };
-        parent.adopt(&key_id, &key).await?;
-        let inquiry = Inquiry { key_id: &key_id, enclave: &enclave, expect_public_key: None };
-        conclude(&inquiry, parent, json, |report: &Report| {
-            let key = &report.key;
-            let public_key = from_hex(&key.public_key).ok().and_then(|bytes| PublicKey::try_from(bytes).ok());
-            public_key.is_some_and(|public_key| expected.is(&public_key, &key.addresses))
-                && (key.algorithm, key.origin, &key.policy) == (algorithm, Origin::Adopted, &policy)
-        })
-        .await
+        let brought = Brought { description: &description, origin: Origin::Adopted, expected };
+        brought.conclude(parent.adopt(&description.key_id, &key).await, &enclave, parent, json).await
     }
 }
 
@@ -118,8 +101,10 @@ impl Source {
         match (self.secret_id, self.ciphertext_file) {
             (Some(name), _) => secret(&name).await,
             (None, Some(path)) => {
-                let text = String::from_utf8(files::read(&path, MAX_CIPHERTEXT)?.to_vec());
-                text.map_err(|_| Failure::usage(format!("{}: not a text", path.display())))
+                // `base64` breaks lines.
+                let mut text = files::read(&path, MAX_CIPHERTEXT)?.to_vec();
+                text.retain(|c| !c.is_ascii_whitespace());
+                String::from_utf8(text).map_err(|_| Failure::usage(format!("{}: not a text", path.display())))
             }
             (None, None) => Err(Failure::usage("nothing to adopt")),
         }
@@ -131,34 +116,14 @@ async fn secret(name: &str) -> Result<String, Failure> {
     let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
     let secret = aws_sdk_secretsmanager::Client::new(&aws).get_secret_value().secret_id(name).send().await;
     let secret = secret.map_err(|error| {
-        let reason = error.as_service_error().map_or_else(|| error.to_string(), ToString::to_string);
-        Failure::new(Exit::Failed, format!("the secret cannot be fetched: {}", crate::client::printable(&reason)))
+        // An answer stands until somebody changes something; none may come later.
+        let exit = if error.as_service_error().is_some() { Exit::Failed } else { Exit::Unavailable };
+        let reason = printable(&DisplayErrorContext(error).to_string());
+        Failure::new(exit, format!("the secret cannot be fetched from Secrets Manager: {reason}"))
     })?;
     match (secret.secret_string, secret.secret_binary) {
         (Some(text), _) => Ok(text),
         (None, Some(binary)) => Ok(STANDARD.encode(binary)),
         (None, None) => Err(Failure::new(Exit::Failed, "the secret is empty")),
-    }
-}
-
-impl Expected {
-    /// For the parent, and for this command's own check.
-    fn parse(self, algorithm: Algorithm) -> Result<(ExpectedIdentity, ExpectedKey), Failure> {
-        match (self.expect_address, self.expect_public_key) {
-            (Some(address), _) => {
-                let bytes = address.as_bytes().try_into().map_err(|_| Failure::usage("--expect-address: too long"))?;
-                Ok((ExpectedIdentity::Address(address), ExpectedKey::Address(bytes)))
-            }
-            (None, Some(public_key)) => {
-                let bytes = from_hex(&public_key).ok().filter(|bytes| bytes.len() == algorithm.public_key_length());
-                let bytes = bytes.and_then(|bytes| PublicKey::try_from(bytes).ok());
-                let bytes = bytes.ok_or_else(|| {
-                    let length = algorithm.public_key_length();
-                    Failure::usage(format!("--expect-public-key: {length} bytes in hex for {algorithm}"))
-                })?;
-                Ok((ExpectedIdentity::PublicKey(public_key), ExpectedKey::PublicKey(bytes)))
-            }
-            (None, None) => Err(Failure::usage("--expect-address or --expect-public-key: which key is it?")),
-        }
     }
 }

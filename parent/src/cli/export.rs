@@ -8,25 +8,34 @@ use serde_json::json;
 use strongroom_protocol::{KeyId, RecipientName, export_info};
 use zeroize::Zeroizing;
 
+use super::enclave::{EnclaveArguments, nothing_found_out};
 use super::exit::{Exit, Failure, Outcome};
+use super::expected::ExpectedArguments;
 use super::files;
+use super::import::check_expected;
 use super::key_material::KeyMaterial;
 use super::key_material::input;
 use super::key_material::sealing::RecipientKey;
 use super::output;
 use crate::addresses;
-use crate::client::Parent;
-use crate::http::{ExportedKey, from_hex};
+use crate::client::{Parent, printable};
+use crate::http::ExportedKey;
+use crate::verify::VerifyError;
 
 /// Export a key, sealed to a recipient of the enclave's configuration
 ///
 /// Prints the sealed key, as JSON, for `strongroom key open-export` on the recipient's machine; nobody else can open
 /// it. Only keys that were created exportable leave, only while the enclave's configuration lists the operation
-/// `export`, and only to recipients that it names. Enclave and parent log it. The key stays where it is, too.
+/// `export`, and only to recipients that it names. The key stays where it is, too.
+///
+/// The export is verified before it is printed: an attestation document, checked here as `key verify` does, says that
+/// the expected enclave sealed this key to this recipient in exactly these bytes. Which key has this id, only its
+/// public key or an address tells: compare them, or say which one it must be.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
-    after_help = "Example:\n  strongroom key export hot-1 --recipient vault > hot-1.export.json"
+    after_help = "Example:\n  strongroom key export hot-1 --recipient vault --pcrs pcrs.json \\\n      \
+                  --expect-address 0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf > hot-1.export.json"
 )]
 pub(super) struct Export {
     /// The key
@@ -34,27 +43,50 @@ pub(super) struct Export {
     /// Who is to have it, by the name in the enclave's configuration
     #[arg(long, value_name = "NAME")]
     recipient: RecipientName,
+    #[command(flatten)]
+    expected: ExpectedArguments,
+    #[command(flatten)]
+    enclave: EnclaveArguments,
 }
 
 impl Export {
     pub(super) async fn run(self, parent: &Parent) -> Outcome {
-        let exported = parent.export(&self.key_id, &self.recipient).await?;
-        output::print(true, &exported, |_| String::new())
+        let Self { key_id, recipient, expected, enclave } = self;
+        let (enclave, expected) = (enclave.read()?, expected.parse()?);
+        let refused = |why: &dyn std::fmt::Display| {
+            output::note(&format!("REFUSED  the export of {key_id}: {why}\nNothing was printed."));
+            Ok(Exit::Failed)
+        };
+        let export = match enclave.export(parent, &key_id, &recipient).await {
+            Ok(export) => export,
+            Err(VerifyError::Refused(refusal)) => return refused(&refusal),
+            Err(error) => return Err(nothing_found_out(error)),
+        };
+        if let (Some(expected), Some((public_key, ..))) = (expected, export.parts())
+            && let Err(wrong) = check_expected(&expected, export.algorithm, &public_key)
+        {
+            return refused(&wrong);
+        }
+        let public_key = printable(&export.public_key);
+        output::note(&format!("VERIFIED  sealed to {recipient}: the key {key_id} with the public key {public_key}"));
+        output::print(true, &export, |_| String::new())
     }
 }
 
 /// Open an exported key
 ///
 /// Run this on the recipient's machine: it needs the recipient's private key, asks no parent, and the key is in the
-/// clear afterwards. The file proves itself: what it opens to is the private key of the public key that it names, or
-/// is refused. Compare that public key, or an address, with what you know of the key (--expect-public-key).
+/// clear afterwards. Anybody can seal something to a recipient, so you say which key it must be (--expect-address or
+/// --expect-public-key, from your own records and not from the file): what the file opens to is the private key of
+/// that one, or is refused.
 ///
 /// The secret is written in hex: a key's 32 bytes, or a seed's 16 to 64 (of a mnemonic, its BIP-39 seed).
 /// `strongroom key import` reads it again.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
-    after_help = "Example:\n  strongroom key open-export hot-1.export.json --recipient-key vault.pem --out hot-1.hex"
+    after_help = "Example:\n  strongroom key open-export hot-1.export.json --recipient-key vault.pem --out hot-1.hex \\\n      \
+                  --expect-address 0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
 )]
 pub(super) struct OpenExport {
     /// What `strongroom key export` printed; `-` is standard input
@@ -65,15 +97,16 @@ pub(super) struct OpenExport {
     /// Where the secret is written: a new file that only you can read; `-` is standard output
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Refuse the key unless its public key is this one (hex)
-    #[arg(long, value_name = "HEX", value_parser = from_hex)]
-    expect_public_key: Option<PublicKeyBytes>,
+    #[command(flatten)]
+    expected: ExpectedArguments,
 }
-
-type PublicKeyBytes = Vec<u8>;
 
 impl OpenExport {
     pub(super) fn run(&self, json: bool) -> Outcome {
+        if files::is_standard(&self.file) && files::is_standard(&self.recipient_key) {
+            return Err(Failure::usage("the export and --recipient-key cannot both be standard input"));
+        }
+        let expected = self.expected.demand()?;
         let exported = self.read_export()?;
         let recipient = self.read_recipient()?;
         let (public_key, binding, sealed) = exported.parts().ok_or_else(|| self.damaged("a field is not valid"))?;
@@ -81,14 +114,14 @@ impl OpenExport {
             output::note(&format!("REFUSED  {}: {why}\nNothing was written.", self.file.display()));
             Ok(Exit::Failed)
         };
-        if self.expect_public_key.as_ref().is_some_and(|expected| **expected != *public_key) {
-            return refused(&"its public key is not the expected one");
+        if let Err(wrong) = check_expected(&expected, exported.algorithm, &public_key) {
+            return refused(&wrong);
         }
         let material = match recipient.open(&export_info(&binding, &exported.recipient), &sealed) {
             Ok(material) => material,
             Err(error) => return refused(&error),
         };
-        // Anybody can seal something to the recipient. Only who has the key can seal this key.
+        // Whoever seals something to the recipient can say of it what they like. Only who has the key can seal it.
         if material.public_key(exported.algorithm).ok().as_ref() != Some(&public_key) {
             return refused(&"what it opens to is not the private key of its public key");
         }

@@ -39,7 +39,12 @@ pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> 
         stdout().write_all(content).and_then(|()| stdout().flush())
     } else {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        file.and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+        file.and_then(|mut file| {
+            file.write_all(content).and_then(|()| file.sync_all()).inspect_err(|_| {
+                // Half a secret is of no use, and in the way of the whole one.
+                let _ = std::fs::remove_file(path);
+            })
+        })
     };
     written.map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())))
 }

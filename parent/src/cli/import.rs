@@ -2,20 +2,26 @@
 //! enclave then vouches for exactly that key. Runs where the key is; what it asks passes through a parent that sees
 //! sealed bytes only.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use strongroom_protocol::{Algorithm, ImportKeyId, KeyDescription, KeyId, KmsKeyArn, Origin};
+use strongroom_protocol::{
+    Algorithm, ExpectedKey, ImportKeyId, KeyDescription, KeyId, KmsKeyArn, Origin, Policy, PublicKey,
+};
 
 use super::enclave::{EnclaveArguments, nothing_found_out};
 use super::exit::{Exit, Failure, Outcome};
+use super::expected::ExpectedArguments;
+use super::key_material::KeyMaterial;
 use super::key_material::formats::{Format, read};
 use super::key_material::input::{self, PasswordArguments};
 use super::key_material::sealing::seal;
 use super::policy::PolicyArguments;
 use super::{ALGORITHMS, output, words};
-use crate::client::{KeyToImport, Parent};
-use crate::verify::{Inquiry, Refusal, Report, VerifyError};
+use crate::addresses;
+use crate::client::{AskError, KeyToImport, Parent, Problem};
+use crate::http::KeyView;
+use crate::verify::{ExpectedEnclave, Inquiry, OfferedKey, VerifyError};
 
 /// Import a key that you have, end to end encrypted
 ///
@@ -29,8 +35,11 @@ use crate::verify::{Inquiry, Refusal, Report, VerifyError};
 /// vouches for this very key and policy. Its configuration must list the operation `import`.
 ///
 /// The format is recognised: hex; PEM as openssl writes it (SEC1, PKCS#8); Ethereum keystore (V3), with its
-/// password; Solana keypair file; BIP-39 mnemonic (English), which makes a seed. Destroy the file, or lock it
-/// away, once you have verified the key and seen it sign: whoever has it has the key.
+/// password; Solana keypair file; BIP-39 mnemonic (English), which makes a seed. A wrong passphrase makes
+/// another seed, and no error: say with --expect-public-key or --expect-address which key it must be.
+///
+/// Keep the file until the key is verified and has signed under the configuration of every day, not only
+/// under the ceremony's. Then destroy it, or lock it away: whoever has it has the key.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -54,6 +63,8 @@ pub(super) struct Import {
     format: Option<Format>,
     #[command(flatten)]
     password: PasswordArguments,
+    #[command(flatten)]
+    expected: ExpectedArguments,
     /// The KMS key that wraps it [default: the first of the enclave's configuration]
     #[arg(long, value_name = "ARN")]
     kms_key_arn: Option<KmsKeyArn>,
@@ -65,19 +76,14 @@ pub(super) struct Import {
 
 impl Import {
     pub(super) async fn run(self, parent: &Parent, json: bool) -> Outcome {
-        let Self { key_id, algorithm, file, format, password, kms_key_arn, policy, enclave } = self;
+        let Self { key_id, algorithm, file, format, password, expected, kms_key_arn, policy, enclave } = self;
         let policy = policy.policy(algorithm)?;
         let enclave = enclave.read()?;
-        let unreadable = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", file.display()));
-        let content = input::read_file(&file)?;
-        let format = match format {
-            Some(format) => format,
-            None => Format::recognise(&content).map_err(|error| unreadable(&error))?,
-        };
-        let password = password.read(format, &file)?;
-        let material = read(&content, format, algorithm, password.as_ref()).map_err(|error| unreadable(&error))?;
-        drop((content, password));
-        let public_key = material.public_key(algorithm).map_err(|error| unreadable(&error))?;
+        let (material, public_key) = read_key(&file, format, algorithm, &password)?;
+        if let Some(expected) = expected.parse()? {
+            check_expected(&expected, algorithm, &public_key)
+                .map_err(|wrong| Failure::usage(format!("{}: {wrong}", file.display())))?;
+        }
 
         // The import key comes last: it waits for minutes, and passwords are typed slowly.
         let import_key = match enclave.import_key(parent).await {
@@ -89,50 +95,122 @@ impl Import {
             Err(error) => return Err(nothing_found_out(error)),
         };
         let description = KeyDescription { key_id, algorithm, policy, kms_key_arn };
-        let id = ImportKeyId::of(&import_key.public_key);
-        let sealed = seal(&import_key.public_key, &description.import_info(&id, &import_key.nonce), &material);
-        let sealed = sealed.map_err(|error| Failure::new(Exit::Failed, error))?;
+        let key = sealed(&description, &import_key, &material)?;
         drop(material);
-        let KeyDescription { key_id, algorithm, policy, kms_key_arn } = description;
-        let key = KeyToImport {
-            import_key_id: format!("0x{}", hex::encode(*id.0)),
-            algorithm,
-            policy: policy.clone(),
-            kms_key_arn,
-            encapsulated_key: format!("0x{}", hex::encode(*sealed.encapsulated_key)),
-            ciphertext: format!("0x{}", hex::encode(&*sealed.ciphertext)),
+        let brought = Brought {
+            description: &description,
+            origin: Origin::Imported,
+            expected: ExpectedKey::PublicKey(public_key),
         };
-        parent.import(&key_id, &key).await?;
-        let inquiry = Inquiry { key_id: &key_id, enclave: &enclave, expect_public_key: Some(&public_key) };
-        conclude(&inquiry, parent, json, |report| {
-            let key = &report.key;
-            (key.algorithm, key.origin, &key.policy) == (algorithm, Origin::Imported, &policy)
-        })
-        .await
+        brought.conclude(parent.import(&description.key_id, &key).await, &enclave, parent, json).await
     }
 }
 
-/// The end of an import and of an adoption: what the enclave vouches for now must be what was brought.
-pub(super) async fn conclude(
-    inquiry: &Inquiry<'_>,
-    parent: &Parent,
-    json: bool,
-    is_what_was_brought: impl FnOnce(&Report) -> bool,
-) -> Outcome {
-    let Inquiry { key_id, .. } = inquiry;
-    let refusal = match inquiry.run(parent).await {
-        Ok(report) if is_what_was_brought(&report) => return output::print(json, &report, ToString::to_string),
-        Ok(_) => Refusal::OtherKey,
-        Err(VerifyError::Refused(refusal)) => refusal,
-        Err(error) => {
-            output::note(&format!(
-                "The parent has taken the key {key_id}. Whether it is what was brought is not known:"
-            ));
-            return Err(nothing_found_out(error));
-        }
+/// The key in a file. Whatever is wrong with it ends here, before anything is asked.
+fn read_key(
+    file: &Path,
+    format: Option<Format>,
+    algorithm: Algorithm,
+    password: &PasswordArguments,
+) -> Result<(KeyMaterial, PublicKey), Failure> {
+    let unusable = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", file.display()));
+    let content = input::read_file(file)?;
+    let format = match format {
+        Some(format) => format,
+        None => Format::recognise(&content).map_err(|error| unusable(&error))?,
     };
-    output::note(&format!(
-        "REFUSED  key {key_id}: {refusal}\nWhat the parent has stored under this name is not what was brought."
-    ));
-    Ok(Exit::Failed)
+    let password = password.read(format, file)?;
+    let material = read(&content, format, algorithm, password.as_ref()).map_err(|error| unusable(&error))?;
+    let public_key = material.public_key(algorithm).map_err(|error| unusable(&error))?;
+    Ok((material, public_key))
+}
+
+/// Whether a key that is here is the one that is meant.
+pub(super) fn check_expected(
+    expected: &ExpectedKey,
+    algorithm: Algorithm,
+    public_key: &PublicKey,
+) -> Result<(), &'static str> {
+    let addresses = addresses::derive(algorithm, public_key).unwrap_or_default();
+    if expected.is(public_key, &addresses) { Ok(()) } else { Err("this is not the expected key") }
+}
+
+fn sealed(
+    description: &KeyDescription,
+    import_key: &OfferedKey,
+    material: &KeyMaterial,
+) -> Result<KeyToImport, Failure> {
+    let id = ImportKeyId::of(&import_key.public_key);
+    let info = description.import_info(&id, &import_key.nonce);
+    let sealed = seal(&import_key.public_key, &info, material).map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(KeyToImport {
+        import_key_id: format!("0x{}", hex::encode(*id.0)),
+        algorithm: description.algorithm,
+        policy: description.policy.clone(),
+        kms_key_arn: description.kms_key_arn.clone(),
+        encapsulated_key: format!("0x{}", hex::encode(*sealed.encapsulated_key)),
+        ciphertext: format!("0x{}", hex::encode(&*sealed.ciphertext)),
+    })
+}
+
+/// A key that was sent to an enclave, and as what: the enclave must vouch for exactly this in the end.
+pub(super) struct Brought<'a> {
+    pub(super) description: &'a KeyDescription,
+    pub(super) origin: Origin,
+    pub(super) expected: ExpectedKey,
+}
+
+impl Brought<'_> {
+    /// The end of an import and of an adoption. `taken` is what the parent answered.
+    pub(super) async fn conclude(
+        &self,
+        taken: Result<KeyView, AskError>,
+        enclave: &ExpectedEnclave,
+        parent: &Parent,
+        json: bool,
+    ) -> Outcome {
+        match taken {
+            Ok(_) => {}
+            // A definite no: nothing was taken.
+            Err(error @ AskError::Problem(Problem { status: 400..=499, .. })) => return Err(error.into()),
+            Err(error) => {
+                self.note_unknown();
+                return Err(error.into());
+            }
+        }
+        let KeyDescription { key_id, algorithm, policy, .. } = self.description;
+        let inquiry = Inquiry { key_id, enclave, expected: Some(&self.expected) };
+        let refusal = match inquiry.run(parent).await {
+            Ok(report) if self.is(&report.key, *algorithm, policy) => {
+                return output::print(json, &report, ToString::to_string);
+            }
+            Ok(_) => "its algorithm, origin or policy is another one than was asked for".to_owned(),
+            Err(VerifyError::Refused(refusal)) => refusal.to_string(),
+            Err(error) => {
+                self.note_unknown();
+                return Err(nothing_found_out(error));
+            }
+        };
+        output::note(&format!(
+            "REFUSED  key {key_id}: {refusal}\nThe parent said that it took the key, and the enclave does not vouch for it. What was sent may be in use \
+             under this name and policy all the same."
+        ));
+        Ok(Exit::Failed)
+    }
+
+    fn is(&self, key: &KeyView, algorithm: Algorithm, policy: &Policy) -> bool {
+        (key.algorithm, key.origin, &key.policy) == (algorithm, self.origin, policy)
+    }
+
+    /// For whoever has to find out.
+    fn note_unknown(&self) {
+        let key_id = &self.description.key_id;
+        let expect = match &self.expected {
+            ExpectedKey::PublicKey(public_key) => format!("--expect-public-key 0x{}", hex::encode(&**public_key)),
+            ExpectedKey::Address(address) => format!("--expect-address {}", String::from_utf8_lossy(address)),
+        };
+        output::note(&format!(
+            "Whether the key was taken is not known. This tells:\n  strongroom key verify {key_id} {expect} --pcrs …"
+        ));
+    }
 }

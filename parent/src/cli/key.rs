@@ -103,31 +103,28 @@ struct Show {
 
 /// Runs one command against its parent.
 pub(super) fn run(KeyArguments { connection, json, command }: KeyArguments) -> Outcome {
-    if let KeyCommand::OpenExport(open) = &command {
-        return open.run(json);
-    }
-    let parent = connection.parent()?;
+    let parent = connection.parent();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;
     runtime.block_on(async {
         match command {
-            KeyCommand::Create(create) => create.run(parent, json).await,
-            KeyCommand::List(list) => list.run(&parent, json).await,
-            KeyCommand::Show(Show { key_id }) => show(&parent, &key_id, json).await,
-            KeyCommand::Sign(sign) => sign.run(&parent, json).await,
-            KeyCommand::PublicKey(at) => at.run(&parent, json).await,
-            KeyCommand::Enable(at) => change::enable(&parent, &at, json).await,
-            KeyCommand::Disable(at) => change::disable(&parent, &at, json).await,
-            KeyCommand::ScheduleDeletion(schedule) => schedule.run(&parent, json).await,
-            KeyCommand::CancelDeletion(at) => change::cancel_deletion(&parent, &at, json).await,
-            KeyCommand::Delete(delete) => delete.run(&parent, json).await,
-            KeyCommand::Rewrap(rewrap) => rewrap.run(parent, json).await,
-            KeyCommand::Import(import) => import.run(&parent, json).await,
-            KeyCommand::Adopt(adopt) => adopt.run(&parent, json).await,
-            KeyCommand::Export(export) => export.run(&parent).await,
+            KeyCommand::Create(create) => create.run(parent?, json).await,
+            KeyCommand::List(list) => list.run(&parent?, json).await,
+            KeyCommand::Show(Show { key_id }) => show(&parent?, &key_id, json).await,
+            KeyCommand::Sign(sign) => sign.run(&parent?, json).await,
+            KeyCommand::PublicKey(at) => at.run(&parent?, json).await,
+            KeyCommand::Enable(at) => change::enable(&parent?, &at, json).await,
+            KeyCommand::Disable(at) => change::disable(&parent?, &at, json).await,
+            KeyCommand::ScheduleDeletion(schedule) => schedule.run(&parent?, json).await,
+            KeyCommand::CancelDeletion(at) => change::cancel_deletion(&parent?, &at, json).await,
+            KeyCommand::Delete(delete) => delete.run(&parent?, json).await,
+            KeyCommand::Rewrap(rewrap) => rewrap.run(parent?, json).await,
+            KeyCommand::Import(import) => import.run(&parent?, json).await,
+            KeyCommand::Adopt(adopt) => adopt.run(&parent?, json).await,
+            KeyCommand::Export(export) => export.run(&parent?).await,
             KeyCommand::OpenExport(open) => open.run(json),
-            KeyCommand::Attest(attest) => attest.run(&parent, json).await,
-            KeyCommand::Verify(verify) => verify.run(&parent, json).await,
+            KeyCommand::Attest(attest) => attest.run(&parent?, json).await,
+            KeyCommand::Verify(verify) => verify.run(&parent?, json).await,
         }
     })
 }

@@ -8,6 +8,7 @@ mod connection;
 mod create;
 mod enclave;
 mod exit;
+mod expected;
 mod export;
 mod files;
 mod import;
@@ -197,7 +198,7 @@ mod tests {
             "key import a --algorithm ed25519 --file f --format solana --pcrs p --enclave-config c --password-file w",
             "key adopt a --algorithm secp256k1 --secret-id s --expect-address 0xAB --pcrs p",
             "key adopt a --algorithm ed25519 --ciphertext-file - --expect-public-key 0xAB --hold-seconds 5 --pcrs p",
-            "key export a --recipient vault",
+            "key export a --recipient vault --pcrs p --expect-address 0xAB",
             "key open-export f --recipient-key k --out - --expect-public-key 0xAB",
             "recipient new --name vault --key-file k --json",
         ] {

@@ -7,7 +7,7 @@ use serde_json::json;
 use strongroom_protocol::RecipientName;
 
 use super::exit::{Exit, Failure, Outcome};
-use super::files::write_private;
+use super::files::{self, write_private};
 use super::key_material::sealing::RecipientKey;
 use super::output;
 
@@ -26,6 +26,9 @@ pub(super) struct NewRecipient {
 
 /// Makes a recipient's key and prints what the configuration says of them.
 pub(super) fn new(NewRecipient { name, key_file, json }: &NewRecipient) -> Outcome {
+    if files::is_standard(key_file) {
+        return Err(Failure::usage("--key-file: must be a file; standard output gets what is no secret"));
+    }
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
     let key = RecipientKey::generate().map_err(|error| failed(&error))?;
     let public_key = key.public_key().map_err(|error| failed(&error))?;

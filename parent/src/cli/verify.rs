@@ -5,6 +5,7 @@ use strongroom_protocol::KeyId;
 
 use super::enclave::{EnclaveArguments, nothing_found_out};
 use super::exit::{Exit, Outcome};
+use super::expected::ExpectedArguments;
 use super::output;
 use crate::client::Parent;
 use crate::verify::{Inquiry, VerifyError};
@@ -26,19 +27,15 @@ pub(super) struct Verify {
     key_id: KeyId,
     #[command(flatten)]
     enclave: EnclaveArguments,
-    /// Refuse the key unless its public key is this one (hex)
-    #[arg(long, value_name = "HEX", value_parser = public_key)]
-    expect_public_key: Option<PublicKeyBytes>,
+    #[command(flatten)]
+    expected: ExpectedArguments,
 }
-
-#[derive(Debug, Clone)]
-struct PublicKeyBytes(Vec<u8>);
 
 impl Verify {
     pub(super) async fn run(self, parent: &Parent, json: bool) -> Outcome {
         let enclave = self.enclave.read()?;
-        let expect_public_key = self.expect_public_key.as_ref().map(|PublicKeyBytes(bytes)| bytes.as_slice());
-        let inquiry = Inquiry { key_id: &self.key_id, enclave: &enclave, expect_public_key };
+        let expected = self.expected.parse()?;
+        let inquiry = Inquiry { key_id: &self.key_id, enclave: &enclave, expected: expected.as_ref() };
         match inquiry.run(parent).await {
             Ok(report) => output::print(json, &report, ToString::to_string),
             Err(VerifyError::Refused(refusal)) => {
@@ -48,8 +45,4 @@ impl Verify {
             Err(error) => Err(nothing_found_out(error)),
         }
     }
-}
-
-fn public_key(text: &str) -> Result<PublicKeyBytes, &'static str> {
-    crate::http::from_hex(text).map(PublicKeyBytes)
 }

@@ -2,7 +2,7 @@
 //! say more.
 
 use serde::{Deserialize, Serialize};
-use strongroom_protocol::{Algorithm, DerivationPath, HashFunction, KeyId, KmsKeyArn, Policy, Scheme};
+use strongroom_protocol::{Algorithm, DerivationPath, ExpectedKey, HashFunction, KeyId, KmsKeyArn, Policy, Scheme};
 
 use crate::http::KeyView;
 
@@ -65,6 +65,15 @@ pub enum ExpectedIdentity {
     PublicKey(String),
     /// Of one of its chains.
     Address(String),
+}
+
+impl From<&ExpectedKey> for ExpectedIdentity {
+    fn from(expected: &ExpectedKey) -> Self {
+        match expected {
+            ExpectedKey::PublicKey(public_key) => Self::PublicKey(format!("0x{}", hex::encode(&**public_key))),
+            ExpectedKey::Address(address) => Self::Address(String::from_utf8_lossy(address).into_owned()),
+        }
+    }
 }
 
 /// A change of a key, which answers with the key's new view.

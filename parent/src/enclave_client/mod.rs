@@ -136,7 +136,7 @@ impl EnclaveClient {
         self.create(Request::AdoptKey { description, adopt_kms_key_arn, ciphertext, expected }, deadline).await
     }
 
-    /// Has a key sealed to a recipient of the enclave's configuration.
+    /// Has a key sealed to a recipient of the enclave's configuration, with evidence of it.
     ///
     /// # Errors
     /// [`CallError`].
@@ -144,10 +144,11 @@ impl EnclaveClient {
         &self,
         record: PresentedRecord,
         recipient: RecipientName,
+        nonce: Nonce,
         deadline: Instant,
-    ) -> Result<SealedKey, CallError> {
-        match self.call(Request::ExportKey { record, recipient }, deadline).await? {
-            Response::Exported(sealed) => Ok(sealed),
+    ) -> Result<(SealedKey, RawDocument), CallError> {
+        match self.call(Request::ExportKey { record, recipient, nonce }, deadline).await? {
+            Response::Exported { sealed, document } => Ok((sealed, document)),
             _ => Err(CallError::Unexpected),
         }
     }

@@ -18,7 +18,7 @@ use super::strict::{Object, Word};
 use crate::key_state::{StateName, WaitingPeriod};
 use crate::stored_record::StoredRecord;
 pub(super) use custody::{AdoptKey, Expected, ExportKey, ImportKey, OfferImportKey};
-pub use custody::{ExportedKey, ImportKeyOffer};
+pub use custody::{ExportReply, ExportedKey, ImportKeyOffer};
 
 /// `POST /v1/keys`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -282,22 +282,21 @@ pub(crate) fn from_hex(text: &str) -> Result<Vec<u8>, &'static str> {
 // None of the errors repeats the text: it can be a megabyte long.
 
 fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteArray<32>, D::Error> {
-    hex_bytes(deserializer, "digest: must have 32 bytes").map(ByteArray)
+    hex_bytes(deserializer, "digest", "32 bytes").map(ByteArray)
 }
 
 fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteString<MAX_MESSAGE>, D::Error> {
-    hex_bytes(deserializer, "message: must have at most 1048576 bytes")
+    hex_bytes(deserializer, "message", "at most a mebibyte")
 }
 
-/// Bytes in hex, as many as a `T` has. `wrong` names the field, and says how many those are.
-fn hex_bytes<'de, T, D>(deserializer: D, wrong: &'static str) -> Result<T, D::Error>
+/// Bytes in hex, as many as a `T` has; `length` says how many those are.
+fn hex_bytes<'de, T, D>(deserializer: D, field: &'static str, length: &'static str) -> Result<T, D::Error>
 where
     T: TryFrom<Vec<u8>>,
     D: Deserializer<'de>,
 {
-    let field = wrong.split(':').next().unwrap_or_default();
     let bytes = from_hex(&String::deserialize(deserializer)?)
         .map_err(|wrong| serde::de::Error::custom(format_args!("{field}: {wrong}")))?;
-    let length = bytes.len();
-    bytes.try_into().map_err(|_| serde::de::Error::custom(format_args!("{wrong}, not {length}")))
+    let found = bytes.len();
+    bytes.try_into().map_err(|_| serde::de::Error::custom(format_args!("{field}: must have {length}, not {found}")))
 }

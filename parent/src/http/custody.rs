@@ -11,9 +11,11 @@ use axum::response::Response;
 use strongroom_protocol::{KeyDescription, PayloadKind};
 use tracing::{info, warn};
 
-use super::api::{AdoptKey, Expected, ExportKey, ExportedKey, ImportKey, ImportKeyOffer, OfferImportKey};
+use super::api::{
+    AdoptKey, Evidence, Expected, ExportKey, ExportReply, ExportedKey, ImportKey, ImportKeyOffer, OfferImportKey,
+};
 use super::extract::{KeyPath, UnreadBody};
-use super::keys::{settle, store_new};
+use super::keys::{check_enabled, settle, store_new};
 use super::openapi::{AdoptProblems, ExportProblems, ImportProblems, OfferProblems};
 use super::strict::Object;
 use super::{App, Context};
@@ -106,13 +108,14 @@ pub(super) async fn adopt(
 
 /// Seals an exportable key to a recipient of the enclave's configuration. Needs `manage`.
 ///
-/// The recipient has the key from then on: `strongroom key open-export`. The key stays where it is, too.
+/// The recipient has the key from then on: `strongroom key open-export`. The key stays where it is, too. The document
+/// shows that the enclave sealed this key, and to whom; `strongroom key export` verifies it.
 #[utoipa::path(
     post, path = "/v1/keys/{key_id}/export", tag = "custody", operation_id = "exportKey",
     security(("bearer" = []), ("client_certificate" = [])),
     params(("key_id" = String, Path, description = "The key's name")),
     request_body = ExportKey,
-    responses((status = 200, description = "The sealed key", body = ExportedKey), ExportProblems)
+    responses((status = 200, description = "The sealed key", body = ExportReply), ExportProblems)
 )]
 pub(super) async fn export(
     State(app): State<App>,
@@ -120,20 +123,23 @@ pub(super) async fn export(
     caller: Caller,
     KeyPath(key_id): KeyPath,
     body: UnreadBody,
-) -> Result<Json<ExportedKey>, Problem> {
+) -> Result<Json<ExportReply>, Problem> {
     caller.authorize_key(Operation::Manage, &key_id)?;
-    let (ExportKey { recipient }, _room) = body.json(&context).await?;
+    let (ExportKey { recipient, nonce }, _room) = body.json(&context).await?;
     let mut found = app.records.find(&key_id).await?;
     loop {
+        check_enabled(&found.record)?;
         if !found.record.stored.record.policy.is_exportable() {
             return Err(Kind::NotExportable.into());
         }
         let presented = found.record.presented.clone();
-        let outcome = app.enclave.export_key(presented, recipient.clone(), context.deadline).await;
+        let outcome = app.enclave.export_key(presented, recipient.clone(), nonce.clone(), context.deadline).await;
         match settle(&app, found, outcome).await? {
-            ControlFlow::Break((sealed, known)) => {
+            ControlFlow::Break(((sealed, document), known)) => {
                 warn!(%recipient, "a key is exported: its recipient has it from now on");
-                return Ok(Json(ExportedKey::new(&known.stored.record, recipient, &sealed)));
+                let export = ExportedKey::new(&known.stored.record, recipient, &sealed);
+                let evidence = Evidence::new(&document).ok_or(Kind::Internal)?;
+                return Ok(Json(ExportReply { export, evidence }));
             }
             ControlFlow::Continue(fresh) => found = fresh,
         }

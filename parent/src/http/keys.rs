@@ -215,11 +215,7 @@ fn admit(
     path: Option<&DerivationPath>,
     payloads: &[Payload],
 ) -> Result<Scheme, Problem> {
-    match known.stored.state {
-        KeyState::Enabled => {}
-        KeyState::Disabled => return Err(Kind::KeyDisabled.into()),
-        KeyState::PendingDeletion { .. } => return Err(Kind::KeyPendingDeletion.into()),
-    }
+    check_enabled(known)?;
     let record = &known.stored.record;
     check_path(record, path)?;
     let scheme = scheme.unwrap_or(record.algorithm.default_scheme());
@@ -228,6 +224,15 @@ fn admit(
         check_policy(&record.policy, payload)?;
     }
     Ok(scheme)
+}
+
+/// Whether the key may be used at all, as far as the parents' word goes.
+pub(super) fn check_enabled(known: &KnownRecord) -> Result<(), Problem> {
+    match known.stored.state {
+        KeyState::Enabled => Ok(()),
+        KeyState::Disabled => Err(Kind::KeyDisabled.into()),
+        KeyState::PendingDeletion { .. } => Err(Kind::KeyPendingDeletion.into()),
+    }
 }
 
 /// Whether the record is one of a key, and the path one of a seed that its policy allows.

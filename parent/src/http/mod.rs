@@ -34,7 +34,7 @@ use crate::enclave_client::EnclaveClient;
 use crate::problem::{Kind, Problem};
 use crate::records::Records;
 pub(crate) use api::from_hex;
-pub use api::{DerivedKey, Evidence, ExportedKey, ImportKeyOffer, KeyView};
+pub use api::{DerivedKey, Evidence, ExportReply, ExportedKey, ImportKeyOffer, KeyView};
 pub use extract::BodyRoom;
 pub use server::{Entrance, serve};
 

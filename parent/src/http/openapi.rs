@@ -124,13 +124,13 @@ problems_of_calls! {
     /// Of `POST /v1/keys/{key_id}/rewrap`.
     RewrapProblems = ANY, BODY, STORE, CHANGE, ENCLAVE, KMS;
     /// Of `POST /v1/import-keys`.
-    OfferProblems = ANY, BODY, ENCLAVE, &[Kind::OperationNotConfigured, Kind::EnclaveDebugMode];
+    OfferProblems = ANY, BODY, ENCLAVE, &[Kind::OperationNotConfigured, Kind::EnclaveDebugMode, Kind::ImportKeysExhausted];
     /// Of `POST /v1/keys/{key_id}/import`.
     ImportProblems = ANY, BODY, STORE, ENCLAVE, KMS, &[Kind::KeyExists, Kind::ImportKeyUnknown, Kind::ImportRefused, Kind::KeyMaterialInvalid];
     /// Of `POST /v1/keys/{key_id}/adopt`.
     AdoptProblems = ANY, BODY, STORE, ENCLAVE, KMS, &[Kind::KeyExists, Kind::AdoptionRefused, Kind::KeyMaterialInvalid, Kind::KeyMismatch];
     /// Of `POST /v1/keys/{key_id}/export`.
-    ExportProblems = ANY, BODY, STORE, ENCLAVE, KMS, &[Kind::KeyNotFound, Kind::NotExportable, Kind::RecipientUnknown];
+    ExportProblems = ANY, BODY, STORE, ENCLAVE, KMS, &[Kind::KeyNotFound, Kind::KeyDisabled, Kind::KeyPendingDeletion, Kind::NotExportable, Kind::RecipientUnknown];
     /// Of `GET /v1/attestation`.
     EnclaveEvidenceProblems = ANY, ENCLAVE;
     /// Of `GET /v1/keys/{key_id}/attestation`.

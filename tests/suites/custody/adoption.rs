@@ -2,9 +2,11 @@
 //! context, becomes a key of the enclave's. Only that, only where the configuration says so, and only the expected key.
 
 use aws_sdk_kms::primitives::Blob;
+use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use strongroom_protocol::Measurement;
 use strongroom_tests::api::Reply;
 use strongroom_tests::mock_kms::{Fault, FaultKind};
 use strongroom_tests::mock_nsm::image_pcrs;
@@ -13,6 +15,7 @@ use strongroom_tests::pki::NITRO_ROOT_FILE;
 use strongroom_tests::stack::{IMAGE, PARENT_ARN, REGION};
 
 use super::files::write;
+use super::parents::{Act, Between};
 use super::{asked, stored};
 use crate::canary::needles::Needles;
 use crate::command_line::{command, ended, said};
@@ -27,8 +30,8 @@ const ONE: &str = "0000000000000000000000000000000000000000000000000000000000000
 const ADDRESS: &str = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf";
 const PUBLIC_KEY: &str = "0x0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
 
-/// An enclave that adopts from a KMS key with the policy of AWS's samples: whoever fills in secrets may encrypt, and
-/// the image may decrypt.
+/// An enclave that adopts from a KMS key: whoever fills in secrets may encrypt, as with AWS's samples, and this image
+/// with this configuration may decrypt. The samples pin the image only; docs/custody.md says what PCR16 is for.
 struct Adopting {
     it: Scene,
     old_key: String,
@@ -36,7 +39,28 @@ struct Adopting {
 
 impl Adopting {
     async fn start() -> Self {
-        let mut it = Scene::start().await;
+        let mut it = Scene::planned(|plan| plan.log_level = "trace".to_owned()).await;
+        let nobody = json!({ "Version": "2012-10-17", "Statement": [] });
+        let old_key = it.stack.control.create_key(Some(nobody)).await.expect("a KMS key");
+        let configuration = &mut it.stack.plan.configuration;
+        configuration.insert("operations".to_owned(), json!(["generate", "sign", "adopt"]));
+        configuration.insert("adopt_kms_keys".to_owned(), json!([old_key]));
+        it.stack.reconfigure().await.expect("reconfigured");
+        let adopting = Self { it, old_key };
+        adopting.admit().await;
+        adopting.restarted().await
+    }
+
+    async fn restarted(mut self) -> Self {
+        self.it.stack.restart_enclave().await.expect("restarted");
+        self.it.restart_parent().await.expect("restarted");
+        self.it.stack.wait_ready().await.expect("ready");
+        self
+    }
+
+    /// Lets this image, with the configuration as it is now, decrypt what lies under the old key.
+    async fn admit(&self) {
+        let configuration = std::fs::read(self.it.stack.directory().join("enclave.json")).expect("a configuration");
         let allow = |action: &str, condition: Value| {
             let mut statement =
                 json!({ "Effect": "Allow", "Principal": { "AWS": PARENT_ARN }, "Action": action, "Resource": "*" });
@@ -45,22 +69,17 @@ impl Adopting {
             }
             statement
         };
-        let image = json!({
-            "StringEqualsIgnoreCase": { "kms:RecipientAttestation:ImageSha384": hex::encode(image_pcrs(IMAGE)[0]) },
+        let measured = json!({
+            "StringEqualsIgnoreCase": {
+                "kms:RecipientAttestation:PCR0": hex::encode(image_pcrs(IMAGE)[0]),
+                "kms:RecipientAttestation:PCR16": hex::encode(Measurement::of(&configuration).pcr16),
+            },
         });
         let policy = json!({
             "Version": "2012-10-17",
-            "Statement": [allow("kms:Encrypt", Value::Null), allow("kms:Decrypt", image)],
+            "Statement": [allow("kms:Encrypt", Value::Null), allow("kms:Decrypt", measured)],
         });
-        let old_key = it.stack.control.create_key(Some(policy)).await.expect("a KMS key");
-        let configuration = &mut it.stack.plan.configuration;
-        configuration.insert("operations".to_owned(), json!(["generate", "sign", "adopt"]));
-        configuration.insert("adopt_kms_keys".to_owned(), json!([old_key]));
-        it.stack.reconfigure().await.expect("reconfigured");
-        it.stack.restart_enclave().await.expect("restarted");
-        it.restart_parent().await.expect("restarted");
-        it.stack.wait_ready().await.expect("ready");
-        Self { it, old_key }
+        self.it.stack.control.put_policy(&self.old_key, &policy).await.expect("put");
     }
 
     /// What a sample's secret says.
@@ -74,8 +93,9 @@ impl Adopting {
     }
 
     async fn command(&self, environment: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
-        let enclave = ["--pcrs", "pcrs.json", "--attestation-root", NITRO_ROOT_FILE, "--url", &self.it.stack.url];
-        let arguments = [&["key", "adopt", "adopted", "--algorithm", "secp256k1"], arguments, &enclave].concat();
+        let enclave = ["--pcrs", "pcrs.json", "--attestation-root", NITRO_ROOT_FILE];
+        let url: &[&str] = if arguments.contains(&"--url") { &[] } else { &["--url", &self.it.stack.url] };
+        let arguments = [&["key", "adopt", "adopted", "--algorithm", "secp256k1"], arguments, &enclave, url].concat();
         let mut command = command(self.it.stack.directory(), &arguments);
         command.envs(environment.iter().copied());
         let output = ended(&mut command).await;
@@ -289,11 +309,35 @@ async fn adoption_is_a_ceremony_of_the_configuration_and_of_the_kms_key() {
     let usual = Scene::start().await;
     let reply = usual.api.post("/v1/keys/adopted/adopt", body(&secret)).await.expect("a reply");
     assert_problem(&reply, 403, "operation-not-configured");
-    // Another image's document: KMS says no, as it did to the sample.
-    let nobody = json!({ "Version": "2012-10-17", "Statement": [] });
-    adopting.it.stack.control.put_policy(&adopting.old_key, &nobody).await.expect("put");
+    // The same image under a configuration of the parent's own, which could name KMS keys of the parent's own for the
+    // new record: the old key's policy does not admit its PCR16.
+    let mut adopting = adopting;
+    adopting.it.stack.plan.configuration.insert("max_held_keys".to_owned(), json!(1));
+    adopting.it.stack.reconfigure().await.expect("reconfigured");
+    let adopting = adopting.restarted().await;
     assert_problem(&adopting.adopt(body(&secret)).await, 502, "kms-denied");
     assert_eq!(stored(&adopting.it), [""; 0]);
+    adopting.admit().await;
+    assert_eq!(adopting.adopt(body(&secret)).await.status.as_u16(), 201, "the control: nothing else was wrong");
+}
+
+/// The parent says "adopted" and has another key under the name, or hands on another secret than it was given.
+#[tokio::test]
+async fn a_parent_that_keeps_another_key_is_found_out() {
+    let adopting = Adopting::start().await;
+    let it = &adopting.it;
+    it.create_with(json!({ "key_id": "adopted", "algorithm": "secp256k1" })).await;
+    let view = it.api.get("/v1/keys/adopted").await.expect("a reply").body;
+    let between = Between::start(it, move |_, path, _| match path {
+        "/v1/keys/adopted/adopt" => Act::Answer(StatusCode::CREATED, view.clone()),
+        _ => Act::Pass,
+    })
+    .await;
+    let file = write(it, "secret.b64", &adopting.secret(ONE).await);
+    let (code, told) =
+        adopting.command(&[], &["--ciphertext-file", &file, "--expect-address", ADDRESS, "--url", &between.url]).await;
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("REFUSED  key adopted") && told.contains("not the expected key"), "{told}");
 }
 
 /// KMS's reply is judged as for every other call: plaintext where an envelope was asked for is no reply.

@@ -3,13 +3,16 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use axum::http::StatusCode;
 use serde_json::{Value, json};
-use strongroom_protocol::{ErrorCode, Request};
+use strongroom_protocol::{Algorithm, Binding, ErrorCode, Origin, Request};
 use strongroom_tests::api::Reply;
 use strongroom_tests::opened;
+use strongroom_tests::pki::NITRO_ROOT_FILE;
 use strongroom_tests::stack::Plan;
 
 use super::files::{import, write};
+use super::parents::{Act, Between};
 use super::{asked, listing, stored};
 use crate::canary::needles::Needles;
 use crate::command_line::{command, ended, said};
@@ -36,7 +39,7 @@ async fn create(it: &Scene, key_id: &str, algorithm: &str, exportable: bool) -> 
 }
 
 async fn export(it: &Scene, key_id: &str, recipient: &str) -> Reply {
-    let body = json!({ "recipient": recipient });
+    let body = json!({ "recipient": recipient, "nonce": "00c0ffee" });
     it.api.post(&format!("/v1/keys/{key_id}/export"), body).await.expect("a reply")
 }
 
@@ -58,6 +61,15 @@ async fn strongroom(it: &Scene, arguments: &[&str]) -> (i32, String) {
     (output.status.code().expect("a code"), said(&output))
 }
 
+/// `strongroom key export`, which verifies what it prints.
+async fn export_command(it: &Scene, url: &str, key_id: &str, arguments: &[&str]) -> (i32, String, String) {
+    let enclave = ["--pcrs", "pcrs.json", "--attestation-root", NITRO_ROOT_FILE, "--url", url];
+    let output =
+        ended(&mut command(it.stack.directory(), &[&["key", "export", key_id], arguments, &enclave].concat())).await;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.code().expect("a code"), text(output.stdout), text(output.stderr))
+}
+
 /// The secret in this file is the private key of this public key: other libraries say so.
 async fn assert_is_secret_of(file: &str, algorithm: &str, public_key: &str) {
     let secret = std::fs::read_to_string(file).expect("the secret");
@@ -75,9 +87,11 @@ async fn an_exported_key_is_opened_by_its_recipient_and_is_the_key() {
         let key_id = format!("key-{n}");
         let view = create(&it, &key_id, algorithm, true).await;
         let calls = it.calls().await;
-        let (code, printed) =
-            strongroom(&it, &["key", "export", &key_id, "--recipient", "vault", "--url", &it.stack.url]).await;
-        assert_eq!(code, 0, "{printed}");
+        let public_key = view["public_key"].as_str().expect("text");
+        let expected = ["--recipient", "vault", "--expect-public-key", public_key];
+        let (code, printed, told) = export_command(&it, &it.stack.url, &key_id, &expected).await;
+        assert_eq!(code, 0, "{told}");
+        assert!(told.contains("VERIFIED  sealed to vault") && told.contains(public_key), "{told}");
         assert_eq!(it.outcomes_after(calls).await, ["Decrypt Success"]);
         let exported: Value = serde_json::from_str(&printed).expect("JSON");
         assert_eq!(exported["public_key"], view["public_key"]);
@@ -93,9 +107,18 @@ async fn an_exported_key_is_opened_by_its_recipient_and_is_the_key() {
 
         let (export, out) = (write(&it, "export.json", &printed), it.stack.directory().join(format!("{key_id}.hex")));
         let out = out.to_str().expect("text");
-        let public_key = view["public_key"].as_str().expect("text");
-        let open = ["key", "open-export", &export, "--recipient-key", &key_file, "--out", out];
-        let (code, told) = strongroom(&it, &[&open[..], &["--expect-public-key", public_key]].concat()).await;
+        let open = [
+            "key",
+            "open-export",
+            &export,
+            "--recipient-key",
+            &key_file,
+            "--out",
+            out,
+            "--expect-public-key",
+            public_key,
+        ];
+        let (code, told) = strongroom(&it, &open).await;
         assert_eq!(code, 0, "{told}");
         assert!(told.contains("OPENED") && told.contains(public_key), "{told}");
         for (_, address) in view["addresses"].as_object().expect("addresses") {
@@ -132,6 +155,7 @@ async fn only_exportable_keys_leave_and_only_to_recipients_that_are_named() {
     let request = Request::ExportKey {
         record: it.record("stays").present().expect("encodes"),
         recipient: "vault".parse().expect("a name"),
+        nonce: vec![1].try_into().expect("short"),
     };
     assert_eq!(it.enclave().await.ask(request).await.expect("a reply").err(), Some(ErrorCode::NotExportable));
     it.tamper("stays", |record| record["policy"]["exportable"] = true.into());
@@ -150,15 +174,17 @@ async fn an_export_that_was_changed_or_is_anothers_is_not_opened() {
     let key_file = write(&it, "vault.pem", recipient["private_key"].as_str().expect("text"));
     let stranger = asked("hpke_keys.py", &[json!({ "recipient": "vault" })]).await.remove(0);
     let stranger = write(&it, "stranger.pem", stranger["private_key"].as_str().expect("text"));
-    create(&it, "a", "ed25519", true).await;
+    let view = create(&it, "a", "ed25519", true).await;
     let other = create(&it, "b", "ed25519", true).await;
-    let exported = export(&it, "a", "vault").await.body;
+    let exported = export(&it, "a", "vault").await.body["export"].clone();
+    let public_key = view["public_key"].as_str().expect("text");
     let out = it.stack.directory().join("a.hex");
-    let open = async |export: &Value, key_file: &str, more: &[&str]| {
+    let open = async |export: &Value, key_file: &str, expected: &[&str]| {
         let file = write(&it, "export.json", &export.to_string());
         let open = ["key", "open-export", &file, "--recipient-key", key_file, "--out", out.to_str().expect("text")];
-        strongroom(&it, &[&open[..], more].concat()).await
+        strongroom(&it, &[&open[..], expected].concat()).await
     };
+    let expected = ["--expect-public-key", public_key];
     let changed = |field: &str, value: Value| {
         let mut changed = exported.clone();
         changed[field] = value;
@@ -170,42 +196,111 @@ async fn an_export_that_was_changed_or_is_anothers_is_not_opened() {
         ("another_name", changed("key_id", "c".into()), &key_file, 1, "changed"),
         ("another_origin", changed("origin", "imported".into()), &key_file, 1, "changed"),
         ("another_policy", changed("policy", wider), &key_file, 1, "changed"),
-        ("another_public_key", changed("public_key", other["public_key"].clone()), &key_file, 1, "changed"),
+        (
+            "another_public_key",
+            changed("public_key", other["public_key"].clone()),
+            &key_file,
+            1,
+            "not the expected key",
+        ),
         ("another_ciphertext", changed("ciphertext", "00".repeat(48).into()), &key_file, 1, "changed"),
         ("another_version", changed("version", 2.into()), &key_file, 2, "version"),
         ("no_hex", changed("encapsulated_key", "x".into()), &key_file, 2, "not valid"),
         ("unknown_field", changed("note", 1.into()), &key_file, 2, "not what"),
     ] {
-        let (status, told) = open(&export, key_file, &[]).await;
+        let (status, told) = open(&export, key_file, &expected).await;
         assert_eq!(status, code, "{name}: {told}");
         assert!(told.contains(words), "{name}: {told}");
         assert!(!out.exists(), "{name}");
     }
-    let expected = ["--expect-public-key", other["public_key"].as_str().expect("text")];
-    let (status, told) = open(&exported, &key_file, &expected).await;
-    assert_eq!(status, 1, "{told}");
-    let (status, told) = open(&exported, &out.with_extension("nowhere").to_string_lossy(), &[]).await;
+    let (status, told) = open(&exported, &key_file, &[]).await;
+    assert_eq!(status, 2, "who does not say which key it must be has not asked: {told}");
+    let (status, told) = open(&exported, &out.with_extension("nowhere").to_string_lossy(), &expected).await;
     assert_eq!(status, 2, "{told}");
 
-    // Anybody can seal a key of theirs to the recipient, for whatever they say of it.
-    let forged = forged(&it, &exported, &recipient).await;
-    let (status, told) = open(&forged, &key_file, &[]).await;
+    // Anybody can seal something to the recipient: another secret as this key, or a whole key of theirs under its name.
+    let (status, told) = open(&forged(&it, &exported, &recipient).await, &key_file, &expected).await;
     assert_eq!(status, 1, "{told}");
     assert!(told.contains("not the private key of its public key") && !out.exists(), "{told}");
+    let (status, told) = open(&minted(&exported, &recipient).await, &key_file, &expected).await;
+    assert_eq!(status, 1, "{told}");
+    assert!(told.contains("not the expected key") && !out.exists(), "{told}");
+}
+
+/// A consistent export of a key that somebody made at home.
+async fn minted(exported: &Value, recipient: &Value) -> Value {
+    let secret = "11".repeat(32);
+    let facts = asked("key_files.py", &[json!({ "algorithm": "ed25519", "secret": secret })]).await.remove(0);
+    let public_key = hex::decode(facts["public_key"].as_str().expect("text")).expect("hex");
+    let policy = serde_json::from_value(exported["policy"].clone()).expect("a policy");
+    let key_id = "a".parse().expect("an id");
+    let binding = Binding::new(&key_id, Algorithm::Ed25519, &public_key, Origin::Generated, &policy);
+    let mut minted = sealed_as(&secret, &binding, exported, recipient).await;
+    minted["public_key"] = format!("0x{}", hex::encode(&public_key)).into();
+    minted
+}
+
+async fn sealed_as(secret: &str, binding: &Binding, exported: &Value, recipient: &Value) -> Value {
+    let question = json!({
+        "seal": secret, "public_key": recipient["public_key"], "domain": "strongroom-export-seal-v1",
+        "info": [hex::encode(binding.as_aad()), hex::encode("vault")],
+    });
+    let sealed = asked("hpke_keys.py", &[question]).await.remove(0);
+    let mut export = exported.clone();
+    export["encapsulated_key"] = sealed["encapsulated_key"].clone();
+    export["ciphertext"] = sealed["ciphertext"].clone();
+    export
 }
 
 /// The same export, around another secret.
 async fn forged(it: &Scene, exported: &Value, recipient: &Value) -> Value {
-    let binding = it.record("a").binding();
-    let question = json!({
-        "seal": "11".repeat(32), "public_key": recipient["public_key"], "domain": "strongroom-export-v1",
-        "info": [hex::encode(binding.as_aad()), hex::encode("vault")],
-    });
-    let sealed = asked("hpke_keys.py", &[question]).await.remove(0);
-    let mut forged = exported.clone();
-    forged["encapsulated_key"] = sealed["encapsulated_key"].clone();
-    forged["ciphertext"] = sealed["ciphertext"].clone();
-    forged
+    sealed_as(&"22".repeat(32), &it.record("a").binding(), exported, recipient).await
+}
+
+/// A parent that answers an export with something else is found out before anything is kept as a backup.
+#[tokio::test]
+async fn an_export_that_the_enclave_did_not_make_is_not_printed() {
+    let (it, recipient) = exporting().await;
+    create(&it, "a", "ed25519", true).await;
+    create(&it, "b", "ed25519", true).await;
+    let honest = export(&it, "a", "vault").await.body;
+    let mint = minted(&honest["export"], &recipient).await;
+    let mut cases = vec![("an_earlier_one", honest.clone(), "nonce")];
+    let mut case = |name, change: &dyn Fn(&mut Value), words| {
+        let mut reply = honest.clone();
+        change(&mut reply["export"]);
+        cases.push((name, reply, words));
+    };
+    case("a_minted_one", &|export| *export = mint.clone(), "user data");
+    case("another_name", &|export| export["key_id"] = "b".into(), "user data");
+    case("another_policy", &|export| export["policy"]["hold_seconds"] = 60.into(), "user data");
+    case("other_bytes", &|export| export["ciphertext"] = "00".repeat(48).into(), "user data");
+    for (name, reply, words) in cases {
+        // With a document for the right nonce, wherever that is not what is wrong.
+        let honest_url = (name != "an_earlier_one").then(|| it.stack.url.clone());
+        let between = Between::start(&it, move |_, path, _| match (path.ends_with("/export"), &honest_url) {
+            (false, _) => Act::Pass,
+            (true, None) => Act::Answer(StatusCode::OK, reply.clone()),
+            (true, Some(_)) => Act::Replace("export", reply["export"].clone()),
+        })
+        .await;
+        let (code, printed, told) = export_command(&it, &between.url, "a", &["--recipient", "vault"]).await;
+        assert_eq!((code, &*printed), (1, ""), "{name}: {told}");
+        assert!(told.contains("REFUSED  the export of a") && told.contains(words), "{name}: {told}");
+    }
+    // The genuine export of another key of the same enclave.
+    let between = Between::start(&it, |_, path, _| match path {
+        "/v1/keys/a/export" => Act::Redirect("/v1/keys/b/export"),
+        _ => Act::Pass,
+    })
+    .await;
+    let (code, printed, told) = export_command(&it, &between.url, "a", &["--recipient", "vault"]).await;
+    assert_eq!((code, &*printed), (1, ""), "{told}");
+    assert!(told.contains("another key than the one asked for"), "{told}");
+    let wrong = ["--recipient", "vault", "--expect-public-key", &"11".repeat(32)];
+    let (code, printed, told) = export_command(&it, &it.stack.url, "a", &wrong).await;
+    assert_eq!((code, &*printed), (1, ""), "{told}");
+    assert!(told.contains("not the expected key"), "{told}");
 }
 
 /// What an export must leave nowhere but with its recipient.
@@ -233,21 +328,29 @@ async fn the_recovery_drill_brings_a_key_back() {
 
     let ceremony = move |plan: &mut Plan| {
         listing(&["generate", "sign", "export"])(plan);
+        plan.log_level = "trace".to_owned();
         plan.configuration.insert("export_recipients".to_owned(), json!([recipient]));
     };
     let lost = Scene::planned(ceremony).await;
     let view = create(&lost, "hot-1", "secp256k1", true).await;
-    let export = export(&lost, "hot-1", "vault").await;
-    assert_eq!(export.status.as_u16(), 200, "{}", export.body);
+    let (code, export, told) = export_command(&lost, &lost.stack.url, "hot-1", &["--recipient", "vault"]).await;
+    assert_eq!(code, 0, "{told}");
     let logs = lost.stack.directory().to_owned();
     let (found, read) = needles(&lost).found_under(&logs);
     assert!(found.is_empty() && read > 10_000, "{found:?}");
     drop(lost);
 
-    std::fs::write(path("hot-1.export.json"), export.body.to_string()).expect("written");
-    at_home(&["key", "open-export", "hot-1.export.json", "--recipient-key", &vault, "--out", &secret]).await;
+    std::fs::write(path("hot-1.export.json"), export).expect("written");
+    let address = view["addresses"]["ethereum"].as_str().expect("text");
+    let open = ["key", "open-export", "hot-1.export.json", "--recipient-key", &vault, "--out", &secret];
+    at_home(&[&open[..], &["--expect-address", address]].concat()).await;
     let new = super::importing().await;
-    let output = import(&new, &new.stack.url, &["hot-1", "--algorithm", "secp256k1", "--file", &secret]).await;
+    let output = import(
+        &new,
+        &new.stack.url,
+        &["hot-1", "--algorithm", "secp256k1", "--file", &secret, "--expect-address", address],
+    )
+    .await;
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["key"]["public_key"], view["public_key"]);

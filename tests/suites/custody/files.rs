@@ -220,7 +220,8 @@ async fn bad_input_is_named_and_never_leaves_the_machine() {
     let (binary, prose) = (it.stack.directory().join("binary"), text("prose", "this is no key: 42"));
     std::fs::write(&binary, [0xff; 32]).expect("written");
     let binary = binary.to_str().expect("text");
-    let good = text("good", &"11".repeat(32));
+    let (good, empty) = (text("good", &"11".repeat(32)), text("empty", "\n"));
+    let words = text("words", &format!("{}about", "abandon ".repeat(11)));
     for (name, algorithm, arguments, words) in [
         ("wrong_password", "secp256k1", vec!["--file", &keystore, "--password-file", &wrong], "password"),
         ("password_missing", "secp256k1", vec!["--file", &keystore], "--password-file"),
@@ -239,6 +240,18 @@ async fn bad_input_is_named_and_never_leaves_the_machine() {
         ("binary", "secp256k1", vec!["--file", binary], "not a text"),
         ("no_format", "secp256k1", vec!["--file", &prose], "--format"),
         ("format_that_it_is_not", "secp256k1", vec!["--file", &good, "--format", "pem"], "PEM"),
+        (
+            "empty_password",
+            "bip32-secp256k1",
+            vec!["--file", &words, "--paths", "m", "--password-file", &empty],
+            "no password",
+        ),
+        (
+            "another_key_than_expected",
+            "secp256k1",
+            vec!["--file", &good, "--expect-address", OTHER],
+            "not the expected key",
+        ),
         ("two_files_on_one_input", "secp256k1", vec!["--file", "-", "--password-file", "-"], "standard input"),
         ("no_such_file", "secp256k1", vec!["--file", "nowhere"], "nowhere"),
         ("seed_without_paths", "bip32-secp256k1", vec!["--file", &good], "paths"),
@@ -257,6 +270,28 @@ async fn bad_input_is_named_and_never_leaves_the_machine() {
     imported(&it, &["a", "--algorithm", "secp256k1", "--file", &good]).await;
     let again = import(&it, &it.stack.url, &["a", "--algorithm", "secp256k1", "--file", &good]).await;
     assert_eq!(again.status.code(), Some(5), "it exists: {}", said(&again));
+}
+
+/// An address of nobody here.
+const OTHER: &str = "0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF";
+
+/// Paths, at the command line: what the policy does not allow, and what ed25519 cannot do.
+#[tokio::test]
+async fn paths_that_cannot_be_are_named_by_the_command_line() {
+    let it = importing().await;
+    let (file, _) = made(&it, &[json!({ "format": "mnemonic", "algorithm": "slip10-ed25519" })]).await.remove(0);
+    imported(&it, &["s", "--algorithm", "slip10-ed25519", "--file", &file, "--paths", "m/44'/501'"]).await;
+    for (path, code, words) in
+        [("m/44'/60'", 6, "path-denied"), ("m/44'/501'/0", 1, "hardened steps only"), ("44'", 2, "path:")]
+    {
+        for arguments in [&["sign", "s", "--message", "00"][..], &["public-key", "s"]] {
+            let arguments = [&["key"], arguments, &["--path", path, "--url", &it.stack.url]].concat();
+            let output = ended(&mut command(it.stack.directory(), &arguments)).await;
+            let told = said(&output);
+            assert_eq!(output.status.code(), Some(code), "{path}: {told}");
+            assert!(told.contains(words), "{path}: {told}");
+        }
+    }
 }
 
 /// PCR16 is always demanded.

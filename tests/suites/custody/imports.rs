@@ -143,7 +143,7 @@ async fn what_is_said_of_a_sealed_key_cannot_be_changed() {
         ("another_import_key", "imported", json!({ "import_key_id": another.id })),
         ("another_ephemeral_key", "imported", json!({ "encapsulated_key": another.public_key })),
         ("ephemeral_key_of_small_order", "imported", json!({ "encapsulated_key": "00".repeat(32) })),
-        ("ciphertext_cut", "imported", json!({ "ciphertext": "00".repeat(16) })),
+        ("another_ciphertext", "imported", json!({ "ciphertext": "00".repeat(48) })),
     ] {
         let offer = offer(&it).await;
         let mut body = sealed(&it, &offer, ONE).await;
@@ -192,6 +192,7 @@ async fn requests_of_another_form_are_refused() {
         ("unknown_field", json!({ "note": 1 })),
         ("id_too_short", json!({ "import_key_id": "00" })),
         ("ephemeral_key_too_long", json!({ "encapsulated_key": "00".repeat(33) })),
+        ("ciphertext_too_short", json!({ "ciphertext": "00".repeat(31) })),
         ("ciphertext_too_long", json!({ "ciphertext": "00".repeat(81) })),
         ("ciphertext_no_hex", json!({ "ciphertext": "xy" })),
         ("policy_that_does_not_fit", json!({ "policy": { "payloads": ["message"], "paths": ["m/0"] } })),
@@ -218,6 +219,33 @@ async fn an_enclave_that_does_not_list_the_operation_offers_and_imports_nothing(
         "ciphertext": "00".repeat(48),
     });
     assert_problem(&import(&it, "imported", &body).await, 403, "operation-not-configured");
+}
+
+/// Import keys that wait are somebody's: more are refused, and none is driven out.
+#[tokio::test]
+async fn import_keys_are_bounded_and_those_that_wait_still_serve() {
+    let it = importing().await;
+    let first = offer(&it).await;
+    for _ in 1..256 {
+        offer(&it).await;
+    }
+    let refused = it.api.post("/v1/import-keys", json!({ "nonce": NONCE })).await.expect("a reply");
+    assert_problem(&refused, 503, "import-keys-exhausted");
+    assert!(refused.headers.contains_key("retry-after"));
+    let body = sealed(&it, &first, ONE).await;
+    assert_eq!(import(&it, "imported", &body).await.status.as_u16(), 201);
+    offer(&it).await;
+}
+
+/// The clock is the enclave's own, and nothing from outside moves it. `custody::tests` has the same in no time.
+#[tokio::test]
+#[ignore = "takes five minutes"]
+async fn an_import_key_expires() {
+    let it = importing().await;
+    let body = sealed(&it, &offer(&it).await, ONE).await;
+    tokio::time::sleep(std::time::Duration::from_secs(301)).await;
+    assert_problem(&import(&it, "imported", &body).await, 409, "import-key-unknown");
+    assert_eq!(stored(&it), [""; 0]);
 }
 
 #[tokio::test]

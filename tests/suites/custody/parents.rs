@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::files::{import, write};
-use super::{importing, stored};
+use super::{importing, listing, stored};
 use crate::canary::needles::Needles;
 use crate::command_line::said;
 use crate::hostile_parent::lying_parent::measured;
@@ -31,20 +31,24 @@ use crate::scene::{Scene, assert_problem};
 const SECRET: &str = "4646464646464646464646464646464646464646464646464646464646464647";
 
 /// A parent in front of the honest one: everything passes through its hands.
-struct Between {
-    url: String,
+pub(super) struct Between {
+    pub(super) url: String,
     seen: Arc<Mutex<Vec<u8>>>,
     server: JoinHandle<std::io::Result<()>>,
 }
 
 /// What it does with a request.
-enum Act {
+pub(super) enum Act {
     /// Passes it on.
     Pass,
     /// Answers itself.
     Answer(StatusCode, Value),
     /// Passes it on, and changes the answer.
     Edit(fn(&mut Value)),
+    /// Passes it on, and puts this in place of a field of the answer.
+    Replace(&'static str, Value),
+    /// Passes it on as another request.
+    Redirect(&'static str),
 }
 
 type Meddling = Arc<dyn Fn(&Method, &str, &Value) -> Act + Send + Sync>;
@@ -58,7 +62,10 @@ struct Hands {
 }
 
 impl Between {
-    async fn start(it: &Scene, meddling: impl Fn(&Method, &str, &Value) -> Act + Send + Sync + 'static) -> Self {
+    pub(super) async fn start(
+        it: &Scene,
+        meddling: impl Fn(&Method, &str, &Value) -> Act + Send + Sync + 'static,
+    ) -> Self {
         let seen = Arc::default();
         let hands = Hands {
             honest: it.stack.url.clone(),
@@ -102,6 +109,7 @@ async fn pass(State(hands): State<Hands>, request: Request) -> Response {
     if let Act::Answer(status, answer) = act {
         return (status, Json(answer)).into_response();
     }
+    let path = if let Act::Redirect(path) = act { path.to_owned() } else { path };
     let mut request = hands.http.request(parts.method, format!("{}{path}", hands.honest)).body(body);
     if let Some(media_type) = parts.headers.get("content-type") {
         request = request.header("content-type", media_type);
@@ -117,6 +125,11 @@ async fn pass(State(hands): State<Hands>, request: Request) -> Response {
             edit(&mut answer);
             (status, Json(answer)).into_response()
         }
+        (Act::Replace(field, value), _) => {
+            let mut answer: Value = serde_json::from_slice(&body).expect("JSON");
+            answer[field] = value;
+            (status, Json(answer)).into_response()
+        }
         (_, Some(media_type)) => (status, [("content-type", media_type)], body).into_response(),
         (_, None) => (status, body).into_response(),
     }
@@ -128,7 +141,11 @@ fn arguments(file: &str) -> [&str; 5] {
 
 #[tokio::test]
 async fn a_parent_that_records_everything_has_nothing_of_the_key() {
-    let it = importing().await;
+    let it = Scene::planned(|plan| {
+        listing(&["generate", "sign", "import"])(plan);
+        plan.log_level = "trace".to_owned();
+    })
+    .await;
     let between = Between::start(&it, |_, _, _| Act::Pass).await;
     let file = write(&it, "brought", SECRET);
     let output = import(&it, &between.url, &arguments(&file)).await;
@@ -273,7 +290,50 @@ async fn a_parent_that_keeps_another_key_is_found_out() {
     let output = import(&it, &between.url, &arguments(&file)).await;
     let told = said(&output);
     assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("REFUSED  key brought") && told.contains("not what was brought"), "{told}");
+    assert!(told.contains("REFUSED  key brought") && told.contains("not the expected key"), "{told}");
+}
+
+/// An older record of the very key, under a wider policy, is not what was brought either.
+#[tokio::test]
+async fn a_parent_that_keeps_the_same_key_under_another_policy_is_found_out() {
+    let it = importing().await;
+    let file = write(&it, "brought", SECRET);
+    let wide =
+        import(&it, &it.stack.url, &[&arguments(&file)[..], &["--hold-seconds", "60", "--exportable"]].concat()).await;
+    assert_eq!(wide.status.code(), Some(0), "{}", said(&wide));
+    let view = it.api.get("/v1/keys/brought").await.expect("a reply").body;
+    let between = Between::start(&it, move |_, path, _| match path {
+        "/v1/keys/brought/import" => Act::Answer(StatusCode::CREATED, view.clone()),
+        _ => Act::Pass,
+    })
+    .await;
+    let output = import(&it, &between.url, &arguments(&file)).await;
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("origin or policy is another one"), "{told}");
+}
+
+/// The answer to the import is lost, or nonsense: the custodian is told that it is not known, and what tells.
+#[tokio::test]
+async fn an_import_without_an_answer_says_how_to_find_out() {
+    let it = importing().await;
+    let file = write(&it, "brought", SECRET);
+    for (name, status, answer, code) in
+        [("nonsense", StatusCode::CREATED, json!("taken"), 1), ("too_late", StatusCode::GATEWAY_TIMEOUT, json!({}), 3)]
+    {
+        let between = Between::start(&it, move |_, path, _| match path {
+            "/v1/keys/brought/import" => Act::Answer(status, answer.clone()),
+            _ => Act::Pass,
+        })
+        .await;
+        let output = import(&it, &between.url, &arguments(&file)).await;
+        let told = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{name}: {told}");
+        assert!(
+            told.contains("not known") && told.contains("key verify brought --expect-public-key 0x0"),
+            "{name}: {told}"
+        );
+    }
 }
 
 /// The custodian's own machine fails in between: not known is said to be not known.
@@ -289,6 +349,6 @@ async fn an_import_that_nobody_vouches_for_does_not_end_well() {
     let output = import(&it, &between.url, &arguments(&file)).await;
     let told = said(&output);
     assert_eq!(output.status.code(), Some(3), "{told}");
-    assert!(told.contains("not known"), "{told}");
+    assert!(told.contains("not known") && told.contains("--expect-public-key 0x0"), "{told}");
     assert_eq!(stored(&it), ["brought"], "it is there, and `key verify` tells");
 }

@@ -70,9 +70,41 @@ async fn without_a_known_token_nothing_under_v1_is_served() {
             assert!(header(&reply, "www-authenticate").starts_with("Bearer"), "{path}");
         }
         assert_problem("sign", &sign(&caller, "hot-1").await, 401, "unauthorized");
-        let create = caller.post("/v1/keys", json!("not even an object")).await.expect("a reply");
-        assert_problem("create", &create, 401, "unauthorized");
+        for path in ["/v1/keys", "/v1/import-keys", "/v1/keys/a/import", "/v1/keys/a/adopt", "/v1/keys/hot-1/export"] {
+            let reply = caller.post(path, json!("not even an object")).await.expect("a reply");
+            assert_problem(path, &reply, 401, "unauthorized");
+        }
     }
+}
+
+/// Whoever may not manage a key neither brings one under its name nor takes it away, and is told before the body is
+/// looked at.
+#[tokio::test]
+async fn custody_is_for_those_who_may_manage_the_key() {
+    let (_scene, api) = enter().await;
+    let post = async |name: &str, path: &str| {
+        api.with_token(&token(name)).post(path, json!("not even an object")).await.expect("a reply")
+    };
+    for call in ["import", "adopt", "export"] {
+        for (name, key_id) in [
+            ("reader", "hot-1"),
+            ("hot-signer", "hot-1"),
+            ("hot-manager", "cold"),
+            ("hot-manager", "unknown"),
+            ("nobody", "hot-1"),
+        ] {
+            let reply = post(name, &format!("/v1/keys/{key_id}/{call}")).await;
+            assert_problem(&format!("{name} {call} {key_id}"), &reply, 403, "forbidden");
+        }
+        for name in ["hot-manager", "everything"] {
+            let reply = post(name, &format!("/v1/keys/hot-1/{call}")).await;
+            assert_problem(&format!("{name} {call}"), &reply, 422, "invalid-request");
+        }
+    }
+    for name in ["reader", "hot-signer", "nobody"] {
+        assert_problem(name, &post(name, "/v1/import-keys").await, 403, "forbidden");
+    }
+    assert_problem("hot-manager", &post("hot-manager", "/v1/import-keys").await, 422, "invalid-request");
 }
 
 #[tokio::test]

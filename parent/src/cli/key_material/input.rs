@@ -60,5 +60,9 @@ fn password_of_file(path: &Path) -> Result<SecretString, Failure> {
     let text = std::str::from_utf8(&content);
     let text = text.map_err(|_| Failure::usage(format!("{}: not a text", path.display())))?;
     let password = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    // An empty passphrase is none, and makes another seed than the one that somebody has in mind here.
+    if password.is_empty() {
+        return Err(Failure::usage(format!("{}: there is no password in it", path.display())));
+    }
     Ok(SecretString::new(password.to_owned()))
 }

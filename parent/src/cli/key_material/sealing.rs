@@ -109,17 +109,21 @@ impl RecipientKey {
     /// # Errors
     /// [`SealError::Refused`].
     pub(in crate::cli) fn open(&self, info: &[u8], sealed: &SealedKey) -> Result<KeyMaterial, SealError> {
+        self.open_with(info, &[], &*sealed.encapsulated_key, &sealed.ciphertext)
+    }
+
+    fn open_with(&self, info: &[u8], aad: &[u8], enc: &[u8], sealed: &[u8]) -> Result<KeyMaterial, SealError> {
         let private = self.private()?;
-        let (body, tag) = sealed.ciphertext.split_last_chunk::<TAG>().ok_or(SealError::Refused)?;
+        let (body, tag) = sealed.split_last_chunk::<TAG>().ok_or(SealError::Refused)?;
         let opened = KeyMaterial::fill(body.len(), |opened| {
             opened.copy_from_slice(body);
             single_shot_open_inout_detached::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
                 &OpModeR::Base,
                 &private,
-                &<X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&*sealed.encapsulated_key)?,
+                &<X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(enc)?,
                 info,
                 InOutBuf::from(opened),
-                &[],
+                aad,
                 &AeadTag::from_bytes(tag)?,
             )
         });
@@ -168,6 +172,17 @@ mod tests {
     fn the_public_key_is_that_of_rfc_9180() {
         let public_key = "4310ee97d88cc1f088a5576c77ab0cf5c3ac797f3d95139c6c84b5429c59662a";
         assert_eq!(hex::encode(recipient(RFC_9180).public_key().expect("a key").0), public_key);
+    }
+
+    /// RFC 9180, appendix A.2.1: the first message to that key.
+    #[test]
+    fn the_message_of_rfc_9180_opens() {
+        let bytes = |digits: &str| hex::decode(digits).expect("hex");
+        let enc = bytes("1afa08d3dec047a643885163f1180476fa7ddb54c6a8029ea33f95796bf2ac4a");
+        let sealed =
+            bytes("1c5250d8034ec2b784ba2cfd69dbdb8af406cfe3ff938e131f0def8c8b60b4db21993c62ce81883d2dd1b51a28");
+        let opened = recipient(RFC_9180).open_with(b"Ode on a Grecian Urn", b"Count-0", &enc, &sealed).expect("opens");
+        assert_eq!(opened.expose(), b"Beauty is truth, truth beauty");
     }
 
     #[test]

@@ -157,6 +157,20 @@ pub(in crate::http) struct ExportKey {
     /// One of the enclave configuration's `export_recipients`.
     #[schema(value_type = String, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     pub(in crate::http) recipient: RecipientName,
+    /// 1 to 512 bytes, hex. Stands in the document, verbatim.
+    #[serde(deserialize_with = "nonce")]
+    #[schema(value_type = String, pattern = "^(0[xX])?([0-9a-fA-F]{2}){1,512}$")]
+    pub(in crate::http) nonce: Nonce,
+}
+
+/// An exported key, and what shows it to be one.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ExportReply {
+    /// What its recipient opens.
+    pub export: ExportedKey,
+    /// `user_data` is `strongroom-export-v1` and a digest over the binding, the recipient and the sealed bytes.
+    #[serde(flatten)]
+    pub evidence: Evidence,
 }
 
 /// An exported key: sealed to its recipient, and what is bound to it. The recipient opens it with
@@ -220,24 +234,23 @@ impl ExportedKey {
 }
 
 fn nonce<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Nonce, D::Error> {
-    let nonce: Nonce = hex_bytes(deserializer, "nonce: must have 1 to 512 bytes")?;
-    if nonce.is_empty() {
-        return Err(serde::de::Error::custom("nonce: must have 1 to 512 bytes"));
-    }
-    Ok(nonce)
+    let nonce: Nonce = hex_bytes(deserializer, "nonce", "1 to 512 bytes")?;
+    if nonce.is_empty() { Err(serde::de::Error::custom("nonce: must not be empty")) } else { Ok(nonce) }
 }
 
 fn import_key_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ImportKeyId, D::Error> {
-    let id: [u8; 32] = hex_bytes(deserializer, "import_key_id: must have 32 bytes")?;
+    let id: [u8; 32] = hex_bytes(deserializer, "import_key_id", "32 bytes")?;
     Ok(ImportKeyId(ByteArray(id)))
 }
 
 fn encapsulated_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HpkePublicKey, D::Error> {
-    hex_bytes(deserializer, "encapsulated_key: must have 32 bytes").map(ByteArray)
+    hex_bytes(deserializer, "encapsulated_key", "32 bytes").map(ByteArray)
 }
 
 fn sealed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteString<80>, D::Error> {
-    hex_bytes(deserializer, "ciphertext: must have at most 80 bytes")
+    let sealed: ByteString<80> = hex_bytes(deserializer, "ciphertext", "32 to 80 bytes")?;
+    // The shortest seed and a tag. What is shorter would only cost an import key.
+    if sealed.len() < 32 { Err(serde::de::Error::custom("ciphertext: must have 32 to 80 bytes")) } else { Ok(sealed) }
 }
 
 fn kms_ciphertext<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteString<6144>, D::Error> {

@@ -179,8 +179,9 @@ impl Kdf {
         if dklen != DERIVED_LENGTH {
             return Err(KeystoreError::Kdf);
         }
-        // The memory of RFC 7914 section 6's V: N blocks of 128·r bytes.
-        let memory = n.saturating_mul(128).saturating_mul(r.into());
+        // RFC 7914 section 6: V has N blocks of 128·r bytes, B has p of them, and one or two are on the way.
+        let blocks = n.saturating_add(p.into()).saturating_add(2);
+        let memory = blocks.saturating_mul(128).saturating_mul(r.into());
         if memory > MAX_SCRYPT_MEMORY || p > MAX_SCRYPT_P {
             return Err(KeystoreError::TooExpensive);
         }

@@ -297,6 +297,11 @@ fn a_keystores_address_may_be_written_in_any_way_and_must_be_the_keys() {
     }
 }
 
+/// Two blocks of half a gibibyte would be allowed, and sixteen more are asked for.
+fn huge_blocks() -> Value {
+    json!({ "dklen": 32, "n": 2, "r": 1 << 22, "p": 16, "salt": "00" })
+}
+
 #[test]
 fn keystores_that_are_refused() {
     use KeystoreError::{Cipher, Kdf, Malformed, TooExpensive, Version};
@@ -314,6 +319,7 @@ fn keystores_that_are_refused() {
         ("scrypt_memory_beyond_64_bits", "scrypt", "/crypto/kdfparams/n", json!(1_u64 << 63), TooExpensive),
         ("scrypt_r", "scrypt", "/crypto/kdfparams/r", json!(u32::MAX), TooExpensive),
         ("scrypt_p", "scrypt", "/crypto/kdfparams/p", json!(17), TooExpensive),
+        ("scrypt_r_with_small_n", "scrypt", "/crypto/kdfparams", huge_blocks(), TooExpensive),
         ("scrypt_n_no_power_of_two", "scrypt", "/crypto/kdfparams/n", json!(3), Malformed),
         ("scrypt_n_one", "scrypt", "/crypto/kdfparams/n", json!(1), Malformed),
         ("scrypt_n_zero", "scrypt", "/crypto/kdfparams/n", json!(0), Malformed),
