@@ -63,7 +63,9 @@ impl Custody {
         let info = description.import_info(import_key, &nonce);
         let material = key_pair.open(&info, sealed).map_err(|_| ErrorCode::ImportRefused)?;
         drop(key_pair);
-        self.wrapping.create(description, Origin::Imported, material).await
+        let created = self.wrapping.create(description, Origin::Imported, material).await?;
+        tracing::info!(key_id = %created.record.key_id, "a key is imported");
+        Ok(created)
     }
 
     /// Opens a ciphertext that nobody bound to anything, and binds what comes out if it is the expected key. Its old
@@ -92,7 +94,9 @@ impl Custody {
             return Err(ErrorCode::KeyMismatch);
         }
         drop(secret);
-        self.wrapping.create(description, Origin::Adopted, material).await
+        let created = self.wrapping.create(description, Origin::Adopted, material).await?;
+        tracing::info!(key_id = %created.record.key_id, %adopt_kms_key, "a key is adopted");
+        Ok(created)
     }
 
     /// Seals a key to a recipient, and says so in a document, if the policy that was bound to it at its creation lets it leave. It is opened for

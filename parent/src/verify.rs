@@ -160,6 +160,17 @@ impl ExpectedEnclave {
         Ok(Self { pcrs: expected, root, foreign_root: attestation_root.is_some() })
     }
 
+    /// Asks the parent for evidence about its enclave, and verifies that it is this one.
+    ///
+    /// # Errors
+    /// [`VerifyError::Refused`]: it is not. Any other: nothing could be found out.
+    pub async fn check(&self, parent: &Parent) -> Result<(), VerifyError> {
+        let nonce = nonce()?;
+        let evidence = parent.attest(None, &hex::encode(nonce)).await.map_err(VerifyError::Parent)?;
+        let document = self.judge(&evidence, &nonce, SystemTime::now())?;
+        Ok(document.check_evidence_only().map_err(Refusal::from)?)
+    }
+
     /// Asks the parent for an import key, and verifies that it is this enclave's.
     ///
     /// # Errors

@@ -10,13 +10,14 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use strongroom_protocol::{Algorithm, KeyDescription, KeyId, KmsKeyArn, Origin, PayloadKind, Policy};
 
-use super::enclave::EnclaveArguments;
+use super::enclave::{EnclaveArguments, nothing_found_out};
 use super::exit::{Exit, Failure, Outcome};
 use super::expected::ExpectedArguments;
 use super::files;
-use super::import::Brought;
-use super::words;
+use super::import::{Brought, check_name_is_free};
+use super::{output, words};
 use crate::client::{ExpectedIdentity, KeyToAdopt, Parent, printable};
+use crate::verify::VerifyError;
 
 /// Adopt a private key that lies under a KMS key, as AWS's samples leave it
 ///
@@ -82,9 +83,20 @@ impl Adopt {
         let expected = expected.demand()?;
         let policy = Policy::new(vec![PayloadKind::Message], hold_seconds).map_err(Failure::usage)?;
         let description = KeyDescription { key_id, algorithm, policy, kms_key_arn };
+        let ciphertext = source.ciphertext().await?;
+        check_name_is_free(parent, &description.key_id).await?;
+        // No key is sealed to it, but one would be made in it.
+        match enclave.check(parent).await {
+            Ok(()) => {}
+            Err(VerifyError::Refused(refusal)) => {
+                output::note(&format!("REFUSED  the enclave: {refusal}\nNothing was sent."));
+                return Ok(Exit::Failed);
+            }
+            Err(error) => return Err(nothing_found_out(error)),
+        }
         let key = KeyToAdopt {
             algorithm,
-            ciphertext: source.ciphertext().await?,
+            ciphertext,
             expected: ExpectedIdentity::from(&expected),
             adopt_kms_key_arn,
             kms_key_arn: description.kms_key_arn.clone(),
@@ -98,16 +110,16 @@ impl Adopt {
 impl Source {
     /// Standard base64, as it was found.
     async fn ciphertext(self) -> Result<String, Failure> {
-        match (self.secret_id, self.ciphertext_file) {
-            (Some(name), _) => secret(&name).await,
-            (None, Some(path)) => {
-                // `base64` breaks lines.
-                let mut text = files::read(&path, MAX_CIPHERTEXT)?.to_vec();
-                text.retain(|c| !c.is_ascii_whitespace());
-                String::from_utf8(text).map_err(|_| Failure::usage(format!("{}: not a text", path.display())))
-            }
-            (None, None) => Err(Failure::usage("nothing to adopt")),
-        }
+        let (place, text) = match (self.secret_id, self.ciphertext_file) {
+            (Some(name), _) => (format!("the secret {name}"), secret(&name).await?.into_bytes()),
+            (None, Some(path)) => (path.display().to_string(), files::read(&path, MAX_CIPHERTEXT)?.to_vec()),
+            (None, None) => return Err(Failure::usage("nothing to adopt")),
+        };
+        // `base64` breaks lines.
+        let text: Vec<u8> = text.into_iter().filter(|c| !c.is_ascii_whitespace()).collect();
+        let ciphertext = STANDARD.decode(&text).ok().filter(|ciphertext| !ciphertext.is_empty());
+        let ciphertext = ciphertext.ok_or_else(|| Failure::usage(format!("{place}: not base64 of a ciphertext")))?;
+        Ok(STANDARD.encode(ciphertext))
     }
 }
 

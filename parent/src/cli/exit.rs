@@ -26,7 +26,10 @@ const TABLE: [(Exit, &str); 7] = [
         Exit::Conflict,
         "conflict: the key exists, its generation is another one, its state (disabled, …) does not allow it, an import key has served",
     ),
-    (Exit::NotPermitted, "not permitted: no valid token or certificate, or not for this (401, 403)"),
+    (
+        Exit::NotPermitted,
+        "not permitted: by the token or certificate, the key's policy or the enclave's configuration (401, 403)",
+    ),
 ];
 
 /// The table for `--help`.
@@ -96,7 +99,12 @@ impl From<AskError> for Failure {
                 "key-disabled" => Some("`strongroom key enable` lets it sign again"),
                 "key-pending-deletion" => Some("`strongroom key cancel-deletion` keeps it"),
                 "not-found" | "method-not-allowed" => Some("an older parent may not have this call"),
-                "operation-not-configured" => Some("the enclave's measured configuration does not list the operation"),
+                "operation-not-configured" => Some(
+                    "ceremonies need a configuration that lists them, and that KMS admits: docs/custody.md, docs/operations.md",
+                ),
+                "kms-denied" => Some(
+                    "does the KMS key's policy admit this image with this configuration? `strongroom config check` prints PCR16",
+                ),
                 _ => None,
             },
             _ => None,

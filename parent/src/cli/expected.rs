@@ -22,8 +22,12 @@ impl ExpectedArguments {
     pub(super) fn parse(&self) -> Result<Option<ExpectedKey>, Failure> {
         match (&self.expect_address, &self.expect_public_key) {
             (Some(address), _) => {
-                let address = address.as_bytes().try_into();
-                address.map(ExpectedKey::Address).map_err(|_| Failure::usage("--expect-address: too long")).map(Some)
+                let ethereum = address.strip_prefix("0x").is_some_and(|digits| digits.len() == 40);
+                let solana = (32..=44).contains(&address.len()) && !address.starts_with("0x");
+                let well_formed = (ethereum || solana) && address.bytes().all(|c| c.is_ascii_alphanumeric());
+                let bytes = address.as_bytes().try_into().ok().filter(|_| well_formed);
+                let wrong = || Failure::usage("--expect-address: 0x and 40 digits (Ethereum), or base58 (Solana)");
+                bytes.map(ExpectedKey::Address).ok_or_else(wrong).map(Some)
             }
             (None, Some(public_key)) => {
                 let lengths = [Algorithm::Secp256k1, Algorithm::Ed25519].map(Algorithm::public_key_length);

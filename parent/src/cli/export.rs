@@ -119,33 +119,51 @@ impl OpenExport {
         }
         let material = match recipient.open(&export_info(&binding, &exported.recipient), &sealed) {
             Ok(material) => material,
-            Err(error) => return refused(&error),
+            Err(error) => {
+                let own = recipient.public_key().map(|key| hex::encode(*key)).unwrap_or_default();
+                return refused(&format!(
+                    "{error}. It says that it is for {}; the public key of the --recipient-key is 0x{own}",
+                    exported.recipient
+                ));
+            }
         };
         // Whoever seals something to the recipient can say of it what they like. Only who has the key can seal it.
         if material.public_key(exported.algorithm).ok().as_ref() != Some(&public_key) {
             return refused(&"what it opens to is not the private key of its public key");
         }
         write_secret(&self.out, &material)?;
-        if files::is_standard(&self.out) {
-            return Ok(Exit::Done);
-        }
         let addresses = addresses::derive(exported.algorithm, &public_key).unwrap_or_default();
         let told = json!({
             "key_id": exported.key_id,
             "algorithm": exported.algorithm,
             "public_key": exported.public_key,
             "addresses": addresses,
+            "policy": exported.policy,
             "out": self.out,
         });
-        output::print(json, &told, |_| {
+        let text = || {
+            let addresses = addresses.iter().map(|(chain, address)| ("address", format!("{chain} {address}")));
             let rows = [
                 ("algorithm", exported.algorithm.to_string()),
                 ("public key", format!("0x{}", hex::encode(&*public_key))),
+                ("policy", exported.policy.canonical_json()),
             ];
-            let addresses = addresses.iter().map(|(chain, address)| ("address", format!("{chain} {address}")));
             let rows = output::rows(rows.into_iter().chain(addresses));
-            format!("OPENED  key {}\n\n{rows}\n  The secret is in {}, in hex.\n", exported.key_id, self.out.display())
-        })
+            let place = if files::is_standard(&self.out) {
+                "on standard output".to_owned()
+            } else {
+                format!("in {}", self.out.display())
+            };
+            format!(
+                "OPENED  key {}\n\n{rows}\n  The secret is {place}, in hex. It had this policy in the enclave.",
+                exported.key_id
+            )
+        };
+        if files::is_standard(&self.out) {
+            output::note(&text());
+            return Ok(Exit::Done);
+        }
+        output::print(json, &told, |_| text() + "\n")
     }
 
     fn read_export(&self) -> Result<ExportedKey, Failure> {

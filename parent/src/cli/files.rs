@@ -2,7 +2,7 @@
 //! secret.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _, stdin, stdout};
+use std::io::{ErrorKind, Read as _, Write as _, stdin, stdout};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -46,7 +46,12 @@ pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> 
             })
         })
     };
-    written.map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())))
+    written.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            Failure::usage(format!("{}: is there already; nothing was written", path.display()))
+        }
+        _ => Failure::new(Exit::Failed, format!("{}: {error}", path.display())),
+    })
 }
 
 /// Whether the path stands for standard input or output.

@@ -85,6 +85,7 @@ impl Import {
                 .map_err(|wrong| Failure::usage(format!("{}: {wrong}", file.display())))?;
         }
 
+        check_name_is_free(parent, &key_id).await?;
         // The import key comes last: it waits for minutes, and passwords are typed slowly.
         let import_key = match enclave.import_key(parent).await {
             Ok(import_key) => import_key,
@@ -106,6 +107,16 @@ impl Import {
     }
 }
 
+/// Before anything is sent: whether there is no key of this name, and whether the caller may look at one, which the end
+/// of every import and adoption has to do.
+pub(super) async fn check_name_is_free(parent: &Parent, key_id: &KeyId) -> Result<(), Failure> {
+    match parent.key(key_id).await {
+        Err(error) if error.slug() == "key-not-found" => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Err(Failure::new(Exit::Conflict, format!("there is a key {key_id} already; nothing was sent"))),
+    }
+}
+
 /// The key in a file. Whatever is wrong with it ends here, before anything is asked.
 fn read_key(
     file: &Path,
@@ -121,6 +132,12 @@ fn read_key(
     };
     let password = password.read(format, file)?;
     let material = read(&content, format, algorithm, password.as_ref()).map_err(|error| unusable(&error))?;
+    if format == Format::Hex && algorithm.is_seed() {
+        let length = material.expose().len();
+        output::note(&format!(
+            "{length} bytes are taken as a seed, below which keys are derived, and not as a private key."
+        ));
+    }
     let public_key = material.public_key(algorithm).map_err(|error| unusable(&error))?;
     Ok((material, public_key))
 }

@@ -1,5 +1,6 @@
 //! The commands that ask no parent: the daemon itself, the check of its configuration, and new tokens.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -61,6 +62,11 @@ pub(super) fn check(arguments: &CheckArguments) -> Outcome {
         |tls| format!("{}\n             client certificates: {}", tls.leaf, tls.clients),
     );
     let pcr16 = hex::encode(Measurement::of(&enclave_bytes).pcr16);
+    let recipients: BTreeMap<_, _> = enclave
+        .export_recipients
+        .iter()
+        .map(|recipient| (recipient.name.to_string(), format!("0x{}", hex::encode(*recipient.public_key))))
+        .collect();
     let found = json!({
         "listen": config.listen,
         "tls": tls.map(|tls| {
@@ -71,16 +77,21 @@ pub(super) fn check(arguments: &CheckArguments) -> Outcome {
         "kms_host": enclave.kms_host,
         "kms_keys": enclave.kms_keys,
         "operations": enclave.operations,
+        "adopt_kms_keys": enclave.adopt_kms_keys,
+        "export_recipients": recipients,
         "pcr16": pcr16,
     });
     output::print(arguments.json, &found, |_| {
         format!(
-            "ok\n\n  listen     {listen}\n  TLS        {tls_text}\n  callers    {callers}\n  enclave    {address}\n  operations {operations}\n  KMS        {host}, {keys} key(s)\n  PCR16      {pcr16}\n",
+            "ok\n\n  listen     {listen}\n  TLS        {tls_text}\n  callers    {callers}\n  enclave    {address}\n  operations {operations}\n  KMS        {host}\n{keys}{old_keys}{recipients}  PCR16      {pcr16}\n",
             listen = config.listen,
             address = config.enclave.address,
             operations = enclave.operations.iter().map(output::word).collect::<Vec<_>>().join(", "),
             host = enclave.kms_host,
-            keys = enclave.kms_keys.len(),
+            keys = enclave.kms_keys.iter().map(|key| format!("             {key}\n")).collect::<String>(),
+            old_keys = enclave.adopt_kms_keys.iter().map(|key| format!("  adopts from {key}\n")).collect::<String>(),
+            recipients =
+                recipients.iter().map(|(name, key)| format!("  exports to {name} {key}\n")).collect::<String>(),
         )
     })
 }

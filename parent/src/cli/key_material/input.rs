@@ -38,7 +38,9 @@ impl PasswordArguments {
             return Ok(None);
         }
         if !stdin().is_terminal() {
-            return Err(Failure::usage("a keystore needs its password: --password-file names the file that it is in"));
+            return Err(Failure::usage(
+                "a keystore needs its password, and standard input is no terminal: --password-file names the file that it is in",
+            ));
         }
         let password = rpassword::prompt_password(format!("Password of {}: ", file.display()));
         let password = password.map_err(|error| Failure::new(Exit::Failed, error))?;
@@ -51,7 +53,15 @@ impl PasswordArguments {
 /// # Errors
 /// The caller's: it cannot be read, or is longer than either.
 pub(in crate::cli) fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    files::read(path, MAX_FILE)
+    if files::is_standard(path) && stdin().is_terminal() {
+        return Err(Failure::usage("standard input is a terminal, which would show what is typed"));
+    }
+    let content = files::read(path, MAX_FILE)?;
+    if content.is_empty() {
+        let name = if files::is_standard(path) { "standard input".to_owned() } else { path.display().to_string() };
+        return Err(Failure::usage(format!("{name}: is empty")));
+    }
+    Ok(content)
 }
 
 /// One end of line behind the password is the file's, not the password's.
