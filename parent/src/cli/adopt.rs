@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use strongroom_protocol::{Algorithm, KeyDescription, KeyId, KmsKeyArn, Origin, PayloadKind, Policy};
 
-use super::enclave::{EnclaveArguments, nothing_found_out};
+use super::enclave::{EnclaveArguments, no_verdict};
 use super::exit::{Exit, Failure, Outcome};
 use super::expected::ExpectedArguments;
 use super::files;
@@ -92,7 +92,7 @@ impl Adopt {
                 output::note(&format!("REFUSED  the enclave: {refusal}\nNothing was sent."));
                 return Ok(Exit::Failed);
             }
-            Err(error) => return Err(nothing_found_out(error)),
+            Err(error) => return Err(no_verdict(error)),
         }
         let key = KeyToAdopt {
             algorithm,

@@ -37,14 +37,18 @@ impl EnclaveArguments {
     }
 }
 
-/// A verdict is the caller's to print. Whatever else it was, nothing could be found out: 1 stands for the verdict,
-/// so it has another code.
-pub(super) fn nothing_found_out(error: VerifyError) -> Failure {
-    let failure = match error {
+/// Why there is no verdict. A verdict is the caller's to print.
+pub(super) fn no_verdict(error: VerifyError) -> Failure {
+    match error {
         VerifyError::Parent(error) => Failure::from(error),
         VerifyError::File { .. } | VerifyError::Pcrs { .. } | VerifyError::Root { .. } => Failure::usage(error),
         VerifyError::Random(_) | VerifyError::Refused(_) => Failure::new(Exit::Failed, error),
-    };
+    }
+}
+
+/// The same for commands whose 1 is the verdict that a key did not pass, so that what is none has another code.
+pub(super) fn nothing_found_out(error: VerifyError) -> Failure {
+    let failure = no_verdict(error);
     match failure.exit {
         Exit::Failed => Failure { exit: Exit::Unavailable, ..failure },
         _ => failure,

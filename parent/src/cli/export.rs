@@ -8,7 +8,7 @@ use serde_json::json;
 use strongroom_protocol::{KeyId, RecipientName, export_info};
 use zeroize::Zeroizing;
 
-use super::enclave::{EnclaveArguments, nothing_found_out};
+use super::enclave::{EnclaveArguments, no_verdict};
 use super::exit::{Exit, Failure, Outcome};
 use super::expected::ExpectedArguments;
 use super::files;
@@ -60,7 +60,7 @@ impl Export {
         let export = match enclave.export(parent, &key_id, &recipient).await {
             Ok(export) => export,
             Err(VerifyError::Refused(refusal)) => return refused(&refusal),
-            Err(error) => return Err(nothing_found_out(error)),
+            Err(error) => return Err(no_verdict(error)),
         };
         if let (Some(expected), Some((public_key, ..))) = (expected, export.parts())
             && let Err(wrong) = check_expected(&expected, export.algorithm, &public_key)

@@ -9,7 +9,7 @@ use strongroom_protocol::{
     Algorithm, ExpectedKey, ImportKeyId, KeyDescription, KeyId, KmsKeyArn, Origin, Policy, PublicKey,
 };
 
-use super::enclave::{EnclaveArguments, nothing_found_out};
+use super::enclave::{EnclaveArguments, no_verdict, nothing_found_out};
 use super::exit::{Exit, Failure, Outcome};
 use super::expected::ExpectedArguments;
 use super::key_material::KeyMaterial;
@@ -93,7 +93,7 @@ impl Import {
                 output::note(&format!("REFUSED  the import key: {refusal}\nNothing was sealed, and nothing was sent."));
                 return Ok(Exit::Failed);
             }
-            Err(error) => return Err(nothing_found_out(error)),
+            Err(error) => return Err(no_verdict(error)),
         };
         let description = KeyDescription { key_id, algorithm, policy, kms_key_arn };
         let key = sealed(&description, &import_key, &material)?;

@@ -2,7 +2,6 @@
 //! context, becomes a key of the enclave's. Only that, only where the configuration says so, and only the expected key.
 
 use aws_sdk_kms::primitives::Blob;
-use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -15,7 +14,7 @@ use strongroom_tests::pki::NITRO_ROOT_FILE;
 use strongroom_tests::stack::{IMAGE, PARENT_ARN, REGION};
 
 use super::files::write;
-use super::parents::{Act, Between};
+use super::parents::keeping;
 use super::{asked, stored};
 use crate::canary::needles::Needles;
 use crate::command_line::{command, ended, said};
@@ -327,17 +326,42 @@ async fn a_parent_that_keeps_another_key_is_found_out() {
     let adopting = Adopting::start().await;
     let it = &adopting.it;
     it.create_with(json!({ "key_id": "adopted", "algorithm": "secp256k1" })).await;
-    let view = it.api.get("/v1/keys/adopted").await.expect("a reply").body;
-    let between = Between::start(it, move |_, path, _| match path {
-        "/v1/keys/adopted/adopt" => Act::Answer(StatusCode::CREATED, view.clone()),
-        _ => Act::Pass,
-    })
-    .await;
+    let between = keeping(it, "adopted", "adopt").await;
     let file = write(it, "secret.b64", &adopting.secret(ONE).await);
     let (code, told) =
         adopting.command(&[], &["--ciphertext-file", &file, "--expect-address", ADDRESS, "--url", &between.url]).await;
     assert_eq!(code, 1, "{told}");
     assert!(told.contains("REFUSED  key adopted") && told.contains("not the expected key"), "{told}");
+}
+
+/// Nothing is sent to an enclave that is not the expected one, and none of a name that is taken.
+#[tokio::test]
+async fn adoption_asks_first_who_is_there() {
+    let adopting = Adopting::start().await;
+    let it = &adopting.it;
+    let file = write(it, "secret.b64", &adopting.secret(ONE).await);
+    let pcrs = std::fs::read_to_string(it.stack.directory().join("pcrs.json")).expect("pcrs.json");
+    let mut other: Value = serde_json::from_str(&pcrs).expect("JSON");
+    other["PCR16"] = "22".repeat(48).into();
+    write(it, "pcrs.json", &other.to_string());
+    let calls = it.calls().await;
+    let arguments = ["--ciphertext-file", &*file, "--expect-address", ADDRESS];
+    let (code, told) = adopting.command(&[], &arguments).await;
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("REFUSED  the enclave: PCR16") && told.contains("Nothing was sent"), "{told}");
+    assert_eq!((it.calls().await, stored(it)), (calls, vec![]));
+    write(it, "pcrs.json", &pcrs);
+    it.create("adopted").await;
+    let (code, told) = adopting.command(&[], &arguments).await;
+    assert_eq!(code, 5, "{told}");
+    for (name, content, expected, words) in
+        [("no_base64", "%", ADDRESS, "not base64"), ("no_address", "AAAA", "0x7E5F", "--expect-address")]
+    {
+        let file = write(it, "bad.b64", content);
+        let (code, told) = adopting.command(&[], &["--ciphertext-file", &file, "--expect-address", expected]).await;
+        assert_eq!(code, 2, "{name}: {told}");
+        assert!(told.contains(words), "{name}: {told}");
+    }
 }
 
 /// KMS's reply is judged as for every other call: plaintext where an envelope was asked for is no reply.

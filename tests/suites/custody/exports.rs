@@ -128,7 +128,8 @@ async fn an_exported_key_is_opened_by_its_recipient_and_is_the_key() {
         assert_eq!(std::fs::metadata(out).expect("a file").permissions().mode() & 0o777, 0o600);
         assert_is_secret_of(out, algorithm, public_key).await;
         let (code, told) = strongroom(&it, &open).await;
-        assert_eq!(code, 1, "no file is overwritten: {told}");
+        assert_eq!(code, 2, "no file is overwritten: {told}");
+        assert!(told.contains("is there already"), "{told}");
     }
     let logs = ["parent.log", "enclave.log"]
         .map(|log| std::fs::read_to_string(it.stack.directory().join(log)).expect("a log"));
@@ -146,10 +147,20 @@ async fn only_exportable_keys_leave_and_only_to_recipients_that_are_named() {
     assert_problem(&export(&it, "leaves", "-").await, 422, "invalid-request");
     assert_problem(&export(&it, "leaves", "stranger").await, 422, "recipient-unknown");
     assert_eq!(it.calls().await, calls, "KMS was not asked");
-    let (code, told) =
-        strongroom(&it, &["key", "export", "stays", "--recipient", "vault", "--url", &it.stack.url]).await;
-    assert_eq!(code, 6, "{told}");
-    assert!(told.contains("not-exportable"), "{told}");
+    for (key_id, recipient, code, words) in [
+        ("stays", "vault", 6, "not-exportable"),
+        ("leaves", "stranger", 1, "recipient-unknown"),
+        ("nobody", "vault", 4, "key-not-found"),
+    ] {
+        let (status, printed, told) = export_command(&it, &it.stack.url, key_id, &["--recipient", recipient]).await;
+        assert_eq!(printed, "", "{told}");
+        assert!(told.contains(words), "{told}");
+        assert_eq!(status, code, "{told}");
+    }
+    for (change, slug) in [("disable", "key-disabled"), ("schedule-deletion", "key-pending-deletion")] {
+        it.api.post(&format!("/v1/keys/leaves/{change}"), json!({})).await.expect("a reply");
+        assert_problem(&export(&it, "leaves", "vault").await, 403, slug);
+    }
 
     // Past the parent's own check, the enclave says no: what counts is the policy that was bound.
     let request = Request::ExportKey {

@@ -1,6 +1,7 @@
 //! A parent between a custodian and the enclave: it records, it lies about the enclave, it keeps another key than it
 //! was brought. It learns nothing, and the custodian learns of it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_nitro_enclaves_nsm_api::api::{Request as NsmRequest, Response as NsmResponse};
@@ -133,6 +134,28 @@ async fn pass(State(hands): State<Hands>, request: Request) -> Response {
         (_, Some(media_type)) => (status, [("content-type", media_type)], body).into_response(),
         (_, None) => (status, body).into_response(),
     }
+}
+
+/// A parent that has a key under the name `key_id`, denies it until it is brought another one, and says then that it
+/// took that.
+pub(super) async fn keeping(it: &Scene, key_id: &str, call: &str) -> Between {
+    let view = it.api.get(&format!("/v1/keys/{key_id}")).await.expect("a reply").body;
+    let (key, call) = (format!("/v1/keys/{key_id}"), format!("/v1/keys/{key_id}/{call}"));
+    let brought = AtomicBool::new(false);
+    Between::start(it, move |_, path, _| {
+        if path == call {
+            brought.store(true, Ordering::Relaxed);
+            Act::Answer(StatusCode::CREATED, view.clone())
+        } else if path == key && !brought.load(Ordering::Relaxed) {
+            let problem = json!({
+                "type": "urn:strongroom:problem:key-not-found", "title": "", "status": 404, "detail": "", "instance": "",
+            });
+            Act::Answer(StatusCode::NOT_FOUND, problem)
+        } else {
+            Act::Pass
+        }
+    })
+    .await
 }
 
 fn arguments(file: &str) -> [&str; 5] {
@@ -280,12 +303,7 @@ async fn a_swapped_name_of_the_import_key_changes_nothing() {
 async fn a_parent_that_keeps_another_key_is_found_out() {
     let it = importing().await;
     it.create_with(json!({ "key_id": "brought", "algorithm": "secp256k1" })).await;
-    let view = it.api.get("/v1/keys/brought").await.expect("a reply").body;
-    let between = Between::start(&it, move |method, path, _| match (method, path) {
-        (&Method::POST, "/v1/keys/brought/import") => Act::Answer(StatusCode::CREATED, view.clone()),
-        _ => Act::Pass,
-    })
-    .await;
+    let between = keeping(&it, "brought", "import").await;
     let file = write(&it, "brought", SECRET);
     let output = import(&it, &between.url, &arguments(&file)).await;
     let told = said(&output);
@@ -301,12 +319,7 @@ async fn a_parent_that_keeps_the_same_key_under_another_policy_is_found_out() {
     let wide =
         import(&it, &it.stack.url, &[&arguments(&file)[..], &["--hold-seconds", "60", "--exportable"]].concat()).await;
     assert_eq!(wide.status.code(), Some(0), "{}", said(&wide));
-    let view = it.api.get("/v1/keys/brought").await.expect("a reply").body;
-    let between = Between::start(&it, move |_, path, _| match path {
-        "/v1/keys/brought/import" => Act::Answer(StatusCode::CREATED, view.clone()),
-        _ => Act::Pass,
-    })
-    .await;
+    let between = keeping(&it, "brought", "import").await;
     let output = import(&it, &between.url, &arguments(&file)).await;
     let told = said(&output);
     assert_eq!(output.status.code(), Some(1), "{told}");
