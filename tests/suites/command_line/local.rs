@@ -36,6 +36,30 @@ async fn config_check_accepts_the_examples_and_prints_pcr16() {
     }
 }
 
+/// Whoever admits a ceremony's PCR16 sees what it is that they admit.
+#[tokio::test]
+async fn config_check_names_operations_kms_keys_and_recipients() {
+    let folder = test_directory().expect("a folder");
+    let (old, key) = ("arn:aws:kms:eu-central-1:111122223333:key/old", "0x".to_owned() + &"ab".repeat(32));
+    let mut enclave: Value = serde_json::from_str(ENCLAVE).expect("JSON");
+    enclave["operations"] = json!(["sign", "adopt", "export"]);
+    enclave["adopt_kms_keys"] = json!([old]);
+    enclave["export_recipients"] = json!([{ "name": "vault", "public_key": key }]);
+    fs::write(folder.path().join(CONFIG_FILE), MINIMAL).expect("written");
+    fs::write(folder.path().join("enclave.json"), enclave.to_string()).expect("written");
+    let check = ["config", "check", "--config", CONFIG_FILE];
+    let text = said(&strongroom(folder.path(), &check).await);
+    let kms_key = enclave["kms_keys"][0].as_str().expect("text");
+    for words in ["sign, adopt, export", kms_key, &format!("adopts from {old}"), &format!("exports to vault {key}")] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let output = strongroom(folder.path(), &[&check[..], &["--json"]].concat()).await;
+    let checked: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(checked["export_recipients"], json!({ "vault": key }));
+    assert_eq!(checked["adopt_kms_keys"], json!([old]));
+    assert_eq!(checked["operations"], enclave["operations"]);
+}
+
 #[tokio::test]
 async fn config_check_and_token_new_speak_json() {
     let folder = test_directory().expect("a folder");
