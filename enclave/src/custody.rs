@@ -26,9 +26,11 @@ pub(crate) struct Custody {
 }
 
 impl Custody {
-    /// No import key waits yet.
-    pub(crate) fn new(nsm: Nsm, configuration: Arc<Configuration>, wrapping: Arc<Wrapping>) -> Self {
-        Self { nsm, configuration, wrapping, waiting: Arc::default() }
+    /// No import key waits yet. Starts the task that wipes those that nobody uses.
+    pub(crate) fn start(nsm: Nsm, configuration: Arc<Configuration>, wrapping: Arc<Wrapping>) -> Self {
+        let waiting = Arc::default();
+        tokio::spawn(wipe_expired(Arc::clone(&waiting)));
+        Self { nsm, configuration, wrapping, waiting }
     }
 
     /// Makes an import key and the document that shows it to be this enclave's.
@@ -43,11 +45,7 @@ impl Custody {
         let document = self.nsm.import_document(&public_key, &id, nonce.clone()).await.map_err(attestation_failed)?;
         let waiting = ImportKey { key_pair, nonce };
         let admitted = self.import_keys(|keys| keys.insert(id, waiting, Instant::now()));
-        if !admitted {
-            return Err(ErrorCode::ImportKeysExhausted);
-        }
-        tokio::spawn(wipe_expired(Arc::clone(&self.waiting)));
-        Ok(document)
+        if admitted { Ok(document) } else { Err(ErrorCode::ImportKeysExhausted) }
     }
 
     /// Opens a key that was sealed to an import key of ours and makes its record. Everything that is bound to it is
@@ -99,8 +97,8 @@ impl Custody {
         Ok(created)
     }
 
-    /// Seals a key to a recipient, and says so in a document, if the policy that was bound to it at its creation lets it leave. It is opened for
-    /// this alone, also if it is held.
+    /// Seals a key to a recipient, and says so in a document, if the policy that was bound to it at its creation
+    /// lets it leave. It is opened for this alone, also if it is held.
     pub(crate) async fn export(
         &self,
         presented: &PresentedRecord,
@@ -151,10 +149,14 @@ const LIFETIME: Duration = Duration::from_secs(300);
 /// Import keys that wait at one time. More are refused: those that wait are somebody's.
 const MAX_WAITING: usize = 256;
 
-/// Import keys that nobody uses are gone, and wiped, when their time is over.
+/// How long after its end an import key that nobody used can still be in memory. It serves nobody then.
+const SWEEP: Duration = Duration::from_secs(30);
+
 async fn wipe_expired(waiting: Arc<Mutex<ImportKeys>>) {
-    sleep(LIFETIME).await;
-    lock(&waiting).drop_expired(Instant::now());
+    loop {
+        sleep(SWEEP).await;
+        lock(&waiting).drop_expired(Instant::now());
+    }
 }
 
 impl ImportKeys {

@@ -205,7 +205,7 @@ impl Service {
         let configuration = Arc::new(configuration);
         let wrapping = Arc::new(Wrapping::new(kms, Arc::clone(&configuration)));
         let keyring = Keyring::start(Arc::clone(&wrapping), limits);
-        let custody = Custody::new(self.nsm.clone(), Arc::clone(&configuration), Arc::clone(&wrapping));
+        let custody = Custody::start(self.nsm.clone(), Arc::clone(&configuration), Arc::clone(&wrapping));
         tracing::info!(pcr16 = hex::encode(measurement.pcr16), "configuration measured and locked");
         let configured = Configured { configuration, measurement, wrapping, keyring, custody };
         self.configured.set(configured).map_err(|_| ErrorCode::Internal)?;

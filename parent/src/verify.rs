@@ -1,6 +1,7 @@
 //! Whether a key lives where it is said to live (`strongroom key verify`), whether an import key is one of the enclave
-//! that it should be, and whether an export is the key that it is said to be: found out without trusting the parent that is asked. Fetches fresh documents and
-//! verifies them here. Until a key has passed, its address is only what a parent claims.
+//! that it should be, and whether an export is the key that it is said to be: found out without trusting the parent that
+//! is asked. Fetches fresh documents and verifies them here. Until a key has passed, its address is only what a parent
+//! claims.
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,6 @@
-//! `strongroom key export` and `key open-export`: a key on its way home. The first passes on what the enclave sealed to
-//! a recipient; the second runs on the recipient's machine, asks nobody, and is where the key is in the clear.
+//! `strongroom key export` and `key open-export`: a key on its way home. The first prints what the enclave sealed to a
+//! recipient, once it is verified; the second runs on the recipient's machine, asks nobody, and is where the key is in
+//! the clear.
 
 use std::path::{Path, PathBuf};
 

@@ -209,8 +209,9 @@ impl Brought<'_> {
             }
         };
         output::note(&format!(
-            "REFUSED  key {key_id}: {refusal}\nThe parent said that it took the key, and the enclave does not vouch for it. What was sent may be in use \
-             under this name and policy all the same."
+            "REFUSED  key {key_id}: {refusal}\n\
+             The parent said that it took the key, and the enclave does not vouch for it. What was sent may be in use under \
+             this name and policy all the same."
         ));
         Ok(Exit::Failed)
     }

@@ -57,10 +57,10 @@ pub(super) fn check(arguments: &CheckArguments) -> Outcome {
         0 => "every process on this machine (no identities)".to_owned(),
         n => format!("{n} identities"),
     };
-    let tls_text = tls.as_ref().map_or_else(
-        || "none: plain HTTP".to_owned(),
-        |tls| format!("{}\n             client certificates: {}", tls.leaf, tls.clients),
-    );
+    let tls_rows = match &tls {
+        None => vec![("TLS", "none: plain HTTP".to_owned())],
+        Some(tls) => vec![("TLS", tls.leaf.to_string()), ("", format!("client certificates: {}", tls.clients))],
+    };
     let pcr16 = hex::encode(Measurement::of(&enclave_bytes).pcr16);
     let recipients: BTreeMap<_, _> = enclave
         .export_recipients
@@ -79,20 +79,21 @@ pub(super) fn check(arguments: &CheckArguments) -> Outcome {
         "operations": enclave.operations,
         "adopt_kms_keys": enclave.adopt_kms_keys,
         "export_recipients": recipients,
-        "pcr16": pcr16,
+        "pcr16": &pcr16,
     });
     output::print(arguments.json, &found, |_| {
-        format!(
-            "ok\n\n  listen     {listen}\n  TLS        {tls_text}\n  callers    {callers}\n  enclave    {address}\n  operations {operations}\n  KMS        {host}\n{keys}{old_keys}{recipients}  PCR16      {pcr16}\n",
-            listen = config.listen,
-            address = config.enclave.address,
-            operations = enclave.operations.iter().map(output::word).collect::<Vec<_>>().join(", "),
-            host = enclave.kms_host,
-            keys = enclave.kms_keys.iter().map(|key| format!("             {key}\n")).collect::<String>(),
-            old_keys = enclave.adopt_kms_keys.iter().map(|key| format!("  adopts from {key}\n")).collect::<String>(),
-            recipients =
-                recipients.iter().map(|(name, key)| format!("  exports to {name} {key}\n")).collect::<String>(),
-        )
+        let operations: Vec<String> = enclave.operations.iter().map(output::word).collect();
+        let rows = [("listen", config.listen.to_string())].into_iter().chain(tls_rows).chain([
+            ("callers", callers),
+            ("enclave", config.enclave.address.to_string()),
+            ("operations", operations.join(", ")),
+            ("KMS", enclave.kms_host.clone()),
+        ]);
+        let keys = enclave.kms_keys.iter().map(|key| ("", key.to_string()));
+        let old_keys = enclave.adopt_kms_keys.iter().map(|key| ("adopts from", key.to_string()));
+        let recipients = recipients.iter().map(|(name, key)| ("exports to", format!("{name} {key}")));
+        let rows = rows.chain(keys).chain(old_keys).chain(recipients).chain([("PCR16", pcr16)]);
+        format!("ok\n\n{}", output::rows(rows))
     })
 }
 
