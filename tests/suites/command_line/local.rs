@@ -50,7 +50,7 @@ async fn config_check_names_operations_kms_keys_and_recipients() {
     let check = ["config", "check", "--config", CONFIG_FILE];
     let text = said(&strongroom(folder.path(), &check).await);
     let kms_key = enclave["kms_keys"][0].as_str().expect("text");
-    for words in ["sign, adopt, export", kms_key, "adopts from", old, &format!("exports to vault {key}")] {
+    for words in ["sign, adopt, export", kms_key, "adopts from", old, "exports to", &format!("vault {key}")] {
         assert!(text.contains(words), "{words}: {text}");
     }
     let output = strongroom(folder.path(), &[&check[..], &["--json"]].concat()).await;

@@ -272,6 +272,34 @@ async fn bad_input_is_named_and_never_leaves_the_machine() {
     assert_eq!(again.status.code(), Some(5), "it exists: {}", said(&again));
 }
 
+/// A password is typed at the terminal, which never shows it, and shows everything again however the command ends.
+#[tokio::test]
+async fn a_password_is_asked_for_and_not_shown() {
+    let it = importing().await;
+    let keystore = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/key_files/keystore_cheap_scrypt.json");
+    let program = strongroom_tests::stack::binary("strongroom");
+    let arguments = ["key", "import", "typed", "--algorithm", "secp256k1", "--pcrs", "pcrs.json", "--file"];
+    let mut command: Vec<&str> = vec![program.to_str().expect("text")];
+    command.extend(arguments);
+    command.extend([keystore.to_str().expect("text"), "--attestation-root", NITRO_ROOT_FILE, "--url", &it.stack.url]);
+    let question = |typed: &str| json!({ "command": command, "directory": it.stack.directory(), "after": "Password of", "type": typed });
+    let typed = ["testpassword\r", "wrong\r", "\r", "testpass\u{3}", "\u{4}"].map(question);
+    let answers = asked("terminal.py", &typed).await;
+    for (answer, (name, code, words)) in answers.iter().zip([
+        ("right", 0, "VERIFIED  key typed"),
+        ("wrong", 2, "wrong password"),
+        ("nothing", 2, "no password was given"),
+        ("interrupted", 2, "no password was given: interrupted"),
+        ("end_of_file", 2, "no password was given"),
+    ]) {
+        let told = answer["output"].as_str().expect("text");
+        assert_eq!(answer["code"], code, "{name}: {told}");
+        assert!(told.contains(words) && !told.contains("testpass"), "{name}: {told}");
+        assert_eq!(answer["echo"], true, "{name}");
+    }
+    assert_eq!(stored(&it), ["typed"]);
+}
+
 /// An address of nobody here.
 const OTHER: &str = "0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF";
 

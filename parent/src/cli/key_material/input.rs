@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use strongroom_protocol::SecretString;
+use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 use super::formats::Format;
@@ -42,11 +43,29 @@ impl PasswordArguments {
                 "a keystore needs its password, and standard input is no terminal: --password-file names the file that it is in",
             ));
         }
-        let password = rpassword::prompt_password(format!("Password of {}: ", file.display()));
-        let password = password.map_err(|error| Failure::new(Exit::Failed, error))?;
-        Ok(Some(SecretString::new(password)))
+        ask(&format!("Password of {}: ", file.display())).map(Some)
     }
 }
+
+/// Asks at the terminal, which shows nothing of the answer.
+fn ask(prompt: &str) -> Result<SecretString, Failure> {
+    // Ctrl-C must not end this process while the terminal shows nothing. So it is caught, and counts from the next
+    // wait on.
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| Failure::new(Exit::Failed, error))?;
+    let answer = rpassword::prompt_password(prompt);
+    tokio::spawn(async move {
+        interrupts.recv().await;
+        std::process::exit(INTERRUPTED);
+    });
+    match answer {
+        Ok(password) if !password.is_empty() => Ok(SecretString::new(password)),
+        Ok(_) => Err(Failure::usage("no password was given")),
+        Err(error) => Err(Failure::usage(format!("no password was given: {error}"))),
+    }
+}
+
+/// What shells make of SIGINT.
+const INTERRUPTED: i32 = 128 + 2;
 
 /// The content of a file with a key or a password; `-` is standard input.
 ///
