@@ -7,6 +7,7 @@ use aws_sdk_kms::operation::decrypt::builders::DecryptFluentBuilder;
 use aws_sdk_kms::primitives::Blob;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use serde_json::json;
 use strongroom_enclave::Attestor;
 use strongroom_tests::mock_nsm::{Machine, MockNsm};
 use strongroom_tests::pki::NitroAuthority;
@@ -69,6 +70,23 @@ async fn an_evidence_document_sent_straight_to_kms() {
         assert_eq!(code, "ValidationException", "{text}");
         assert!(text.contains("does not contain an RSA-2048 public key"), "{text}");
     }
+    it.signs("a").await;
+}
+
+/// An import document carries a key, and KMS encrypts nothing to it: it is an X25519 key.
+#[tokio::test]
+async fn an_import_document_sent_straight_to_kms() {
+    let it = Scene::planned(|plan| {
+        plan.configuration.insert("operations".to_owned(), json!(["generate", "sign", "import"]));
+    })
+    .await;
+    it.create("a").await;
+    let offer = it.api.post("/v1/import-keys", json!({ "nonce": "0x01" })).await.expect("a reply");
+    assert_eq!(offer.status.as_u16(), 201, "{}", offer.body);
+    let document = BASE64_STANDARD.decode(offer.text("document")).expect("base64");
+    let (code, text) = refusal(decrypt(&it, document).send().await);
+    assert_eq!(code, "ValidationException", "{text}");
+    assert!(text.contains("does not contain an RSA-2048 public key"), "{text}");
     it.signs("a").await;
 }
 
