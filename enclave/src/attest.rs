@@ -9,7 +9,7 @@ use aws_nitro_enclaves_nsm_api::driver::{nsm_init, nsm_process_request};
 use sha2::{Digest, Sha256};
 use strongroom_protocol::document::{AttestationDocument, DocumentError};
 use strongroom_protocol::{
-    Binding, HpkePublicKey, ImportKeyId, Measurement, Nonce, SealedKey, export_user_data, key_user_data,
+    Binding, ErrorCode, HpkePublicKey, ImportKeyId, Measurement, Nonce, SealedKey, export_user_data, key_user_data,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -62,6 +62,13 @@ pub enum NsmError {
     /// The device's thread is gone.
     #[error("the NSM thread is gone")]
     Gone,
+}
+
+impl From<NsmError> for ErrorCode {
+    fn from(error: NsmError) -> Self {
+        tracing::error!(%error, "the NSM failed");
+        Self::AttestationFailed
+    }
 }
 
 /// The register that the configuration is measured into. An application's registers start at 16.

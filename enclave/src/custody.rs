@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use strongroom_protocol::{
-    Configuration, Created, ErrorCode, ExpectedKey, ImportKeyId, KeyDescription, KmsKeyArn, Nonce, Origin, PayloadKind,
+    Configuration, Created, ErrorCode, ExpectedKey, ImportKeyId, KeyDescription, KmsKeyArn, Nonce, Origin,
     PresentedRecord, RecipientName, SealedKey, export_info,
 };
 use tokio::time::{Instant, sleep};
 
-use crate::attest::{Nsm, NsmError};
+use crate::attest::Nsm;
 use crate::hpke::{self, InvalidRecipient, KeyPair};
 use crate::secret::KeyMaterial;
 use crate::wrapping::{OpenedSecret, Wrapping};
@@ -39,10 +39,10 @@ impl Custody {
         if !self.import_keys(|keys| keys.has_room(Instant::now())) {
             return Err(ErrorCode::ImportKeysExhausted);
         }
-        let key_pair = KeyPair::new(self.nsm.new_secret().await.map_err(attestation_failed)?);
+        let key_pair = KeyPair::new(self.nsm.new_secret().await?);
         let public_key = key_pair.public_key();
         let id = ImportKeyId::of(&public_key);
-        let document = self.nsm.import_document(&public_key, &id, nonce.clone()).await.map_err(attestation_failed)?;
+        let document = self.nsm.import_document(&public_key, &id, nonce.clone()).await?;
         let waiting = ImportKey { key_pair, nonce };
         let admitted = self.import_keys(|keys| keys.insert(id, waiting, Instant::now()));
         if admitted { Ok(document) } else { Err(ErrorCode::ImportKeysExhausted) }
@@ -75,10 +75,7 @@ impl Custody {
         ciphertext: &[u8],
         expected: &ExpectedKey,
     ) -> Result<Created, ErrorCode> {
-        let KeyDescription { algorithm, policy, .. } = &description;
-        if algorithm.is_seed() || policy.allows(PayloadKind::Digest) || policy.is_exportable() {
-            return Err(ErrorCode::PolicyInvalid);
-        }
+        description.check_adoptable().map_err(|_| ErrorCode::PolicyInvalid)?;
         let adopt_kms_key = match adopt_kms_key_arn {
             Some(named) => self.configuration.adopt_kms_keys.iter().find(|key| *key == named),
             None => self.configuration.adopt_kms_keys.first(),
@@ -87,7 +84,7 @@ impl Custody {
         let text = self.wrapping.decrypt_unbound(adopt_kms_key, ciphertext).await?;
         let material = from_hex(&text).ok_or(ErrorCode::AdoptionRefused)?;
         drop(text);
-        let secret = OpenedSecret::new(*algorithm, &material).map_err(|_| ErrorCode::KeyMaterialInvalid)?;
+        let secret = OpenedSecret::new(description.algorithm, &material).map_err(|_| ErrorCode::KeyMaterialInvalid)?;
         if !expected.is(&secret.public_key(), &secret.addresses()) {
             return Err(ErrorCode::KeyMismatch);
         }
@@ -108,10 +105,10 @@ impl Custody {
         let recipient = self.configuration.export_recipient(recipient).ok_or(ErrorCode::RecipientUnknown)?;
         let exportable = self.wrapping.open_exportable(presented).await?;
         let info = export_info(&exportable.binding, &recipient.name);
-        let entropy = self.nsm.new_secret().await.map_err(attestation_failed)?;
+        let entropy = self.nsm.new_secret().await?;
         let sealed = hpke::seal(&recipient.public_key, &info, &exportable.material, entropy)
             .map_err(|InvalidRecipient| ErrorCode::Internal)?;
-        let document = self.nsm.export_evidence(&info, &sealed, nonce).await.map_err(attestation_failed)?;
+        let document = self.nsm.export_evidence(&info, &sealed, nonce).await?;
         let (key_id, recipient) = (&exportable.key_id, &recipient.name);
         tracing::warn!(%key_id, %recipient, "a key is exported: its recipient has it from now on");
         Ok((sealed, document))
@@ -186,11 +183,6 @@ impl ImportKeys {
 /// A panic while the lock was held leaves a map that is still a map.
 fn lock(waiting: &Mutex<ImportKeys>) -> MutexGuard<'_, ImportKeys> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn attestation_failed(error: NsmError) -> ErrorCode {
-    tracing::error!(%error, "the NSM failed");
-    ErrorCode::AttestationFailed
 }
 
 #[cfg(test)]

@@ -118,7 +118,7 @@ impl Service {
             }
             Request::OpenRecord { record, nonce } => {
                 let key = self.serving(None)?.keyring.open(&record).await?;
-                let document = self.nsm.key_evidence(&key.binding, nonce).await.map_err(attestation_failed)?;
+                let document = self.nsm.key_evidence(&key.binding, nonce).await?;
                 reply_document(document)
             }
             Request::Sign { record, scheme, path, payloads } => {
@@ -158,7 +158,7 @@ impl Service {
 
     async fn attest(&self, nonce: Nonce) -> Result<Response, ErrorCode> {
         let measurement = self.configured.get().map(|configured| &configured.measurement);
-        reply_document(self.nsm.enclave_evidence(measurement, nonce).await.map_err(attestation_failed)?)
+        reply_document(self.nsm.enclave_evidence(measurement, nonce).await?)
     }
 
     /// Validates, measures, locks; once. The same bytes again are accepted: the parent restarted.
@@ -185,7 +185,7 @@ impl Service {
             tracing::error!(%error, "configuration refused: export_recipients");
             ErrorCode::ConfigurationInvalid
         })?;
-        if !self.nsm.can_measure().await.map_err(attestation_failed)? {
+        if !self.nsm.can_measure().await? {
             tracing::error!("PCR16 was used before us: final until reboot");
             *measuring = Measuring::Failed;
             return Err(ErrorCode::ConfigurationFailed);
@@ -217,7 +217,7 @@ impl Service {
         // A seed has 32 bytes too: the length that BIP-32 advises, twice the security of either curve, and what
         // every wallet takes. The 64 of a BIP-39 seed are 16 to 32 of entropy, stretched. A scalar out of range
         // has a probability of 2^-128; the caller may ask again.
-        let material = KeyMaterial::from(&self.nsm.new_secret().await.map_err(attestation_failed)?);
+        let material = KeyMaterial::from(&self.nsm.new_secret().await?);
         configured.wrapping.create(description, Origin::Generated, material).await
     }
 }
@@ -270,9 +270,4 @@ fn created(created: Created) -> Result<Response, ErrorCode> {
 
 fn reply_document(document: Vec<u8>) -> Result<Response, ErrorCode> {
     document.try_into().map(Response::Document).map_err(|_| ErrorCode::AttestationFailed)
-}
-
-fn attestation_failed(error: NsmError) -> ErrorCode {
-    tracing::error!(%error, "the NSM failed");
-    ErrorCode::AttestationFailed
 }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::binding::{Binding, length_prefixed};
 use crate::bytes::{ByteArray, ByteString};
 use crate::key::{Algorithm, KeyId, KmsKeyArn, PublicKey, RecipientName};
-use crate::policy::Policy;
+use crate::policy::{PayloadKind, Policy};
 
 /// A public key of DHKEM(X25519, HKDF-SHA256) (RFC 9180 section 7.1).
 pub type HpkePublicKey = ByteArray<32>;
@@ -67,7 +67,32 @@ pub struct KeyDescription {
     pub kms_key_arn: Option<KmsKeyArn>,
 }
 
+/// An adopted key may do the least that a key can. Whoever described it is to blame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdoptable {
+    /// It derives others.
+    #[error("algorithm: a seed cannot be adopted")]
+    Seed,
+    /// It may do more than sign messages.
+    #[error("policy: an adopted key signs messages only, and is not exportable")]
+    Policy,
+}
+
 impl KeyDescription {
+    /// Whether a key may be adopted as this: its secret was exposed before, and nobody had bound it to anything.
+    ///
+    /// # Errors
+    /// [`NotAdoptable`].
+    pub fn check_adoptable(&self) -> Result<(), NotAdoptable> {
+        if self.algorithm.is_seed() {
+            Err(NotAdoptable::Seed)
+        } else if self.policy.allows(PayloadKind::Digest) || self.policy.is_exportable() {
+            Err(NotAdoptable::Policy)
+        } else {
+            Ok(())
+        }
+    }
+
     /// HPKE's `info` of an import: a domain tag, then import key, nonce of its document, key id, algorithm,
     /// canonical policy and KMS key ARN (empty if absent), each behind its length in four big-endian bytes.
     #[must_use]

@@ -26,7 +26,9 @@ pub use bytes::{ByteArray, ByteString, TooLong};
 pub use configuration::{
     Configuration, ConfigurationError, ExportRecipient, MAX_CONFIGURATION, Measurement, Operation,
 };
-pub use custody::{ExpectedKey, HpkePublicKey, ImportKeyId, KeyDescription, SealedKey, export_info, export_user_data};
+pub use custody::{
+    ExpectedKey, HpkePublicKey, ImportKeyId, KeyDescription, NotAdoptable, SealedKey, export_info, export_user_data,
+};
 pub use error::ErrorCode;
 pub use key::{Algorithm, Curve, InvalidName, KeyId, KmsKeyArn, Origin, PublicKey, RecipientName, Scheme};
 pub use message::{

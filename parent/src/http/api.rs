@@ -6,7 +6,7 @@ mod custody;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
-use strongroom_protocol::document::AttestationDocument;
+use strongroom_protocol::document::{self, AttestationDocument};
 use strongroom_protocol::{
     Algorithm, ByteArray, ByteString, DerivationPath, HashFunction, KeyId, KeyRecord, KmsKeyArn, MAX_MESSAGE, Origin,
     Payload, PayloadKind, Policy, PolicyError, Scheme, Signature,
@@ -259,12 +259,16 @@ pub struct Evidence {
 impl Evidence {
     /// `None`: what the enclave sent is not a document.
     pub(super) fn new(document: &[u8]) -> Option<Self> {
+        AttestationDocument::parse(document).ok().map(|parsed| Self::of(document, &parsed.payload))
+    }
+
+    /// The document and what was read from it.
+    fn of(document: &[u8], payload: &document::Payload) -> Self {
         use base64::Engine as _;
-        let pcrs = AttestationDocument::parse(document).ok()?.payload.pcrs;
-        Some(Self {
+        Self {
             document: base64::engine::general_purpose::STANDARD.encode(document),
-            pcrs: pcrs.iter().map(|(index, pcr)| (format!("PCR{index}"), to_hex(&**pcr))).collect(),
-        })
+            pcrs: payload.pcrs.iter().map(|(index, pcr)| (format!("PCR{index}"), to_hex(&**pcr))).collect(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tracing::{error, info};
 
 use super::api::{ChangeKey, KeyView, RewrapKey, ScheduleDeletion};
-use super::extract::{GenerationParams, GenerationQuery, KeyPath, Managed, UnreadBody};
+use super::extract::{Changed, GenerationParams, GenerationQuery, KeyPath, Managed};
 use super::openapi::{ChangeProblems, RewrapProblems};
 use super::{App, Context};
 use crate::auth::{Caller, Operation};
@@ -26,7 +26,7 @@ use crate::problem::{Kind, Problem};
 )]
 pub(super) async fn enable(
     State(app): State<App>,
-    Managed { key_id, request, .. }: Managed<ChangeKey>,
+    Changed(Managed { key_id, request, .. }): Changed<ChangeKey>,
 ) -> Result<Json<KeyView>, Problem> {
     change_state(&app, &key_id, request.generation, StateChange::Enable).await
 }
@@ -43,7 +43,7 @@ pub(super) async fn enable(
 )]
 pub(super) async fn disable(
     State(app): State<App>,
-    Managed { key_id, request, .. }: Managed<ChangeKey>,
+    Changed(Managed { key_id, request, .. }): Changed<ChangeKey>,
 ) -> Result<Json<KeyView>, Problem> {
     change_state(&app, &key_id, request.generation, StateChange::Disable).await
 }
@@ -60,7 +60,7 @@ pub(super) async fn disable(
 )]
 pub(super) async fn schedule_deletion(
     State(app): State<App>,
-    Managed { key_id, request, .. }: Managed<ScheduleDeletion>,
+    Changed(Managed { key_id, request, .. }): Changed<ScheduleDeletion>,
 ) -> Result<Json<KeyView>, Problem> {
     change_state(&app, &key_id, request.generation, StateChange::ScheduleDeletion(request.waiting_days)).await
 }
@@ -75,7 +75,7 @@ pub(super) async fn schedule_deletion(
 )]
 pub(super) async fn cancel_deletion(
     State(app): State<App>,
-    Managed { key_id, request, .. }: Managed<ChangeKey>,
+    Changed(Managed { key_id, request, .. }): Changed<ChangeKey>,
 ) -> Result<Json<KeyView>, Problem> {
     change_state(&app, &key_id, request.generation, StateChange::CancelDeletion).await
 }
@@ -120,12 +120,8 @@ pub(super) async fn delete(
 pub(super) async fn rewrap(
     State(app): State<App>,
     context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
+    Managed { key_id, request: RewrapKey { kms_key_arn, generation }, .. }: Managed<RewrapKey>,
 ) -> Result<Json<KeyView>, Problem> {
-    caller.authorize_key(Operation::Manage, &key_id)?;
-    let (RewrapKey { kms_key_arn, generation }, _room) = body.json(&context).await?;
     let known = app.records.find_to_change(&key_id, generation).await?;
     let record = app.enclave.rewrap(known.presented.clone(), kms_key_arn, context.deadline).await?;
     // The old record is the only one there is. It gives way to none but the same key's.

@@ -8,14 +8,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use strongroom_protocol::{KeyDescription, PayloadKind};
 use tracing::{info, warn};
 
 use super::api::{
     AdoptKey, Evidence, Expected, ExportKey, ExportReply, ExportedKey, ImportKey, ImportKeyOffer, OfferImportKey,
 };
-use super::extract::{KeyPath, UnreadBody};
-use super::keys::{check_enabled, settle, store_new};
+use super::extract::{Managed, UnreadBody};
+use super::keys::{check_enabled, check_new, settle, store_new};
 use super::openapi::{AdoptProblems, ExportProblems, ImportProblems, OfferProblems};
 use super::strict::Object;
 use super::{App, Context};
@@ -58,14 +57,10 @@ pub(super) async fn offer(
 pub(super) async fn import(
     State(app): State<App>,
     context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
+    Managed { key_id, request, .. }: Managed<ImportKey>,
 ) -> Result<Response, Problem> {
-    caller.authorize_key(Operation::Manage, &key_id)?;
-    let (request, _room) = body.json::<ImportKey>(&context).await?;
     let (import_key, description, sealed) = request.into_parts(key_id);
-    admit(&app, &description).await?;
+    check_new(&app, &description.key_id, description.algorithm, &description.policy).await?;
     let imported = app.enclave.import_key(import_key, description, sealed, context.deadline).await?;
     let response = store_new(&app, imported, context.deadline).await?;
     info!("a key is imported");
@@ -85,20 +80,11 @@ pub(super) async fn import(
 pub(super) async fn adopt(
     State(app): State<App>,
     context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
+    Managed { key_id, request, .. }: Managed<AdoptKey>,
 ) -> Result<Response, Problem> {
-    caller.authorize_key(Operation::Manage, &key_id)?;
-    let (request, _room) = body.json::<AdoptKey>(&context).await?;
     let description = request.description(key_id);
-    admit(&app, &description).await?;
-    if description.algorithm.is_seed() {
-        return Err(Problem::invalid("algorithm: a seed cannot be adopted"));
-    }
-    if description.policy.allows(PayloadKind::Digest) || description.policy.is_exportable() {
-        return Err(Problem::invalid("policy: an adopted key signs messages only, and is not exportable"));
-    }
+    check_new(&app, &description.key_id, description.algorithm, &description.policy).await?;
+    description.check_adoptable().map_err(|wrong| Problem::invalid(wrong.to_string()))?;
     let AdoptKey { ciphertext, expected: Object(Expected(expected)), adopt_kms_key_arn, .. } = request;
     let adoption = app.enclave.adopt_key(description, adopt_kms_key_arn, ciphertext, expected, context.deadline);
     let response = store_new(&app, adoption.await?, context.deadline).await?;
@@ -120,12 +106,8 @@ pub(super) async fn adopt(
 pub(super) async fn export(
     State(app): State<App>,
     context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
+    Managed { key_id, request: ExportKey { recipient, nonce }, .. }: Managed<ExportKey>,
 ) -> Result<Json<ExportReply>, Problem> {
-    caller.authorize_key(Operation::Manage, &key_id)?;
-    let (ExportKey { recipient, nonce }, _room) = body.json(&context).await?;
     let mut found = app.records.find(&key_id).await?;
     loop {
         check_enabled(&found.record)?;
@@ -144,11 +126,4 @@ pub(super) async fn export(
             ControlFlow::Continue(fresh) => found = fresh,
         }
     }
-}
-
-/// Refuses what would be refused anyway, before an import key has served for it or KMS was asked.
-async fn admit(app: &App, description: &KeyDescription) -> Result<(), Problem> {
-    let KeyDescription { key_id, algorithm, policy, .. } = description;
-    policy.check_fit(*algorithm).map_err(|wrong| Problem::invalid(wrong.to_string()))?;
-    if app.records.exists(key_id).await? { Err(Kind::KeyExists.into()) } else { Ok(()) }
 }

@@ -272,27 +272,45 @@ impl UnreadBody {
     }
 }
 
-/// A change of the key in the path, asked for by a caller who may manage it. Nothing is required of the
-/// body, so it may be missing.
+/// A request about the key in the path, asked by a caller who may manage it.
 pub(super) struct Managed<T> {
     pub(super) key_id: KeyId,
     pub(super) request: T,
     _room: Taken,
 }
 
-impl<T: DeserializeOwned + Default> FromRequest<App> for Managed<T> {
+/// The same where nothing is required of the body, so that it may be missing.
+pub(super) struct Changed<T>(pub(super) Managed<T>);
+
+impl<T: DeserializeOwned> FromRequest<App> for Managed<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let (mut parts, body) = request.into_parts();
-        let context = Context::from_request_parts(&mut parts, app).await?;
-        let caller = Caller::from_request_parts(&mut parts, app).await?;
-        let KeyPath(key_id) = KeyPath::from_request_parts(&mut parts, app).await?;
-        caller.authorize_key(Operation::Manage, &key_id)?;
-        let body = UnreadBody::from_request(Request::from_parts(parts, body), app).await?;
-        let (request, room) = body.json_or_default(&context).await?;
+        let (key_id, context, body) = managed(request, app).await?;
+        let (request, room) = body.json(&context).await?;
         Ok(Self { key_id, request, _room: room })
     }
+}
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for Changed<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let (key_id, context, body) = managed(request, app).await?;
+        let (request, room) = body.json_or_default(&context).await?;
+        Ok(Self(Managed { key_id, request, _room: room }))
+    }
+}
+
+/// Who asks, about which key, and whether they may manage it; only then the body is theirs to have read.
+async fn managed(request: Request, app: &App) -> Result<(KeyId, Context, UnreadBody), Problem> {
+    let (mut parts, body) = request.into_parts();
+    let context = Context::from_request_parts(&mut parts, app).await?;
+    let caller = Caller::from_request_parts(&mut parts, app).await?;
+    let KeyPath(key_id) = KeyPath::from_request_parts(&mut parts, app).await?;
+    caller.authorize_key(Operation::Manage, &key_id)?;
+    let body = UnreadBody::from_request(Request::from_parts(parts, body), app).await?;
+    Ok((key_id, context, body))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

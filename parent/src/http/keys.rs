@@ -43,13 +43,18 @@ pub(super) async fn create(
     let (CreateKey { key_id, algorithm, kms_key_arn, policy }, _room) = body.json(&context).await?;
     Span::current().record("key_id", key_id.as_str());
     caller.authorize_key(Operation::Manage, &key_id)?;
-    if app.records.exists(&key_id).await? {
-        return Err(Kind::KeyExists.into());
-    }
     let policy = policy.map(|Object(policy)| policy.0).unwrap_or_default();
-    policy.check_fit(algorithm.0).map_err(|wrong| Problem::invalid(wrong.to_string()))?;
+    check_new(&app, &key_id, algorithm.0, &policy).await?;
     let generated = app.enclave.generate_key(key_id, algorithm.0, policy, kms_key_arn, context.deadline).await?;
     store_new(&app, generated, context.deadline).await
+}
+
+/// Refuses a new key that would be refused anyway, before the enclave is asked, or an import key has served for it.
+pub(super) async fn check_new(app: &App, key_id: &KeyId, algorithm: Algorithm, policy: &Policy) -> Result<(), Problem> {
+    if app.records.exists(key_id).await? {
+        return Err(Kind::KeyExists.into());
+    }
+    policy.check_fit(algorithm).map_err(|wrong| Problem::invalid(wrong.to_string()))
 }
 
 /// Stores a key that the enclave has just made, unless another took its name meanwhile: 201 with its view and place.

@@ -38,11 +38,10 @@ pub struct ImportKeyOffer {
 impl ImportKeyOffer {
     /// `None`: what the enclave sent is not a document about an import key.
     pub(in crate::http) fn new(document: &[u8]) -> Option<Self> {
-        let evidence = Evidence::new(document)?;
-        let public_key = AttestationDocument::parse(document).ok()?.payload.public_key?;
-        let public_key: [u8; 32] = public_key[..].try_into().ok()?;
+        let payload = AttestationDocument::parse(document).ok()?.payload;
+        let public_key: [u8; 32] = payload.public_key.as_ref()?[..].try_into().ok()?;
         let ImportKeyId(id) = ImportKeyId::of(&ByteArray(public_key));
-        Some(Self { import_key_id: to_hex(&*id), evidence })
+        Some(Self { import_key_id: to_hex(&*id), evidence: Evidence::of(document, &payload) })
     }
 }
 
