@@ -186,7 +186,7 @@ impl ExpectedEnclave {
     }
 
     /// Has the parent export a key, and verifies that this enclave sealed that key to that recipient, in the bytes that
-    /// the parent shows.
+    /// the parent shows. Returns also the key's public key.
     ///
     /// # Errors
     /// [`VerifyError::Refused`]: it did not. Any other: nothing could be found out.
@@ -195,12 +195,12 @@ impl ExpectedEnclave {
         parent: &Parent,
         key_id: &KeyId,
         recipient: &RecipientName,
-    ) -> Result<ExportedKey, VerifyError> {
+    ) -> Result<(ExportedKey, PublicKey), VerifyError> {
         let nonce = nonce()?;
         let ExportReply { export, evidence } = parent.export(key_id, recipient, &hex::encode(nonce)).await?;
         let document = self.judge(&evidence, &nonce, SystemTime::now())?;
         document.check_evidence_only().map_err(Refusal::from)?;
-        let (_, binding, sealed) = export.parts().ok_or(Refusal::Malformed("export"))?;
+        let (public_key, binding, sealed) = export.parts().ok_or(Refusal::Malformed("export"))?;
         let user_data = export_user_data(&export_info(&binding, &export.recipient), &sealed);
         document.check_user_data(&user_data).map_err(Refusal::from)?;
         if export.key_id != *key_id {
@@ -209,7 +209,7 @@ impl ExpectedEnclave {
         if export.recipient != *recipient {
             return Err(Refusal::OtherRecipient.into());
         }
-        Ok(export)
+        Ok((export, public_key))
     }
 
     /// Whether a document is true, fresh, made for this nonce, and of this enclave. What it is about is another

@@ -155,7 +155,7 @@ fn key_material_of_custodians_is_in_one_module_of_the_parent() {
     // Not `Keccak256::`.
     let curve = [" k256::", "&k256::", "(k256::"];
     assert_only("parent/src", &curve, &["parent/src/addresses.rs", &module, &tests]);
-    let addresses = ["parent/src/verify.rs", "parent/src/cli/import.rs", "parent/src/cli/export.rs", &keystore];
+    let addresses = ["parent/src/verify.rs", "parent/src/cli/expected.rs", "parent/src/cli/export.rs", &keystore];
     assert_only("parent/src", &["addresses::derive"], &addresses);
     assert_only("parent/src", &["Ed25519KeyPair"], &[&module]);
     assert_only("parent/src", &["pkcs8::"], &[&pem, &sealing]);

@@ -4,6 +4,7 @@ use clap::Args;
 use strongroom_protocol::{Algorithm, ExpectedKey, PublicKey};
 
 use super::exit::Failure;
+use crate::addresses;
 use crate::http::from_hex;
 
 #[derive(Debug, Args)]
@@ -45,4 +46,14 @@ impl ExpectedArguments {
         let missing = || Failure::usage("--expect-address or --expect-public-key: which key must it be?");
         self.parse()?.ok_or_else(missing)
     }
+}
+
+/// Whether a key that is here is the one that is meant.
+pub(super) fn check_expected(
+    expected: &ExpectedKey,
+    algorithm: Algorithm,
+    public_key: &PublicKey,
+) -> Result<(), &'static str> {
+    let addresses = addresses::derive(algorithm, public_key).unwrap_or_default();
+    if expected.is(public_key, &addresses) { Ok(()) } else { Err("this is not the expected key") }
 }

@@ -11,15 +11,14 @@ use zeroize::Zeroizing;
 
 use super::enclave::{EnclaveArguments, no_verdict};
 use super::exit::{Exit, Failure, Outcome};
-use super::expected::ExpectedArguments;
+use super::expected::{ExpectedArguments, check_expected};
 use super::files;
-use super::import::check_expected;
 use super::key_material::KeyMaterial;
 use super::key_material::input;
 use super::key_material::sealing::RecipientKey;
 use super::output;
 use crate::addresses;
-use crate::client::{Parent, printable};
+use crate::client::Parent;
 use crate::http::ExportedKey;
 use crate::verify::VerifyError;
 
@@ -58,17 +57,17 @@ impl Export {
             output::note(&format!("REFUSED  the export of {key_id}: {why}\nNothing was printed."));
             Ok(Exit::Failed)
         };
-        let export = match enclave.export(parent, &key_id, &recipient).await {
-            Ok(export) => export,
+        let (export, public_key) = match enclave.export(parent, &key_id, &recipient).await {
+            Ok(verified) => verified,
             Err(VerifyError::Refused(refusal)) => return refused(&refusal),
             Err(error) => return Err(no_verdict(error)),
         };
-        if let (Some(expected), Some((public_key, ..))) = (expected, export.parts())
+        if let Some(expected) = expected
             && let Err(wrong) = check_expected(&expected, export.algorithm, &public_key)
         {
             return refused(&wrong);
         }
-        let public_key = printable(&export.public_key);
+        let public_key = format!("0x{}", hex::encode(&*public_key));
         output::note(&format!("VERIFIED  sealed to {recipient}: the key {key_id} with the public key {public_key}"));
         output::print(true, &export, |_| String::new())
     }

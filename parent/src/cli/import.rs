@@ -5,20 +5,17 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use strongroom_protocol::{
-    Algorithm, ExpectedKey, ImportKeyId, KeyDescription, KeyId, KmsKeyArn, Origin, Policy, PublicKey,
-};
+use strongroom_protocol::{Algorithm, ExpectedKey, ImportKeyId, KeyDescription, KeyId, KmsKeyArn, Origin, PublicKey};
 
 use super::enclave::{EnclaveArguments, no_verdict, nothing_found_out};
 use super::exit::{Exit, Failure, Outcome};
-use super::expected::ExpectedArguments;
+use super::expected::{ExpectedArguments, check_expected};
 use super::key_material::KeyMaterial;
 use super::key_material::formats::{Format, read};
 use super::key_material::input::{self, PasswordArguments};
 use super::key_material::sealing::seal;
 use super::policy::PolicyArguments;
 use super::{ALGORITHMS, output, words};
-use crate::addresses;
 use crate::client::{AskError, KeyToImport, Parent, Problem};
 use crate::http::KeyView;
 use crate::verify::{ExpectedEnclave, Inquiry, OfferedKey, VerifyError};
@@ -142,16 +139,6 @@ fn read_key(
     Ok((material, public_key))
 }
 
-/// Whether a key that is here is the one that is meant.
-pub(super) fn check_expected(
-    expected: &ExpectedKey,
-    algorithm: Algorithm,
-    public_key: &PublicKey,
-) -> Result<(), &'static str> {
-    let addresses = addresses::derive(algorithm, public_key).unwrap_or_default();
-    if expected.is(public_key, &addresses) { Ok(()) } else { Err("this is not the expected key") }
-}
-
 fn sealed(
     description: &KeyDescription,
     import_key: &OfferedKey,
@@ -195,10 +182,10 @@ impl Brought<'_> {
                 return Err(error.into());
             }
         }
-        let KeyDescription { key_id, algorithm, policy, .. } = self.description;
+        let key_id = &self.description.key_id;
         let inquiry = Inquiry { key_id, enclave, expected: Some(&self.expected) };
         let refusal = match inquiry.run(parent).await {
-            Ok(report) if self.is(&report.key, *algorithm, policy) => {
+            Ok(report) if self.is(&report.key) => {
                 return output::print(json, &report, ToString::to_string);
             }
             Ok(_) => "its algorithm, origin or policy is another one than was asked for".to_owned(),
@@ -216,8 +203,9 @@ impl Brought<'_> {
         Ok(Exit::Failed)
     }
 
-    fn is(&self, key: &KeyView, algorithm: Algorithm, policy: &Policy) -> bool {
-        (key.algorithm, key.origin, &key.policy) == (algorithm, self.origin, policy)
+    fn is(&self, key: &KeyView) -> bool {
+        let KeyDescription { algorithm, policy, .. } = self.description;
+        (key.algorithm, key.origin, &key.policy) == (*algorithm, self.origin, policy)
     }
 
     /// For whoever has to find out.
