@@ -6,6 +6,7 @@
 //! below a seed) and `sign` for the signature. What custodians bring and take home passes `custody`.
 
 mod attest;
+mod boot;
 mod cms;
 mod custody;
 mod derive;
@@ -32,6 +33,7 @@ use zeroizing_alloc::ZeroAlloc;
 
 use attest::Nsm;
 pub use attest::{Attestor, NsmDevice, NsmError};
+pub use boot::{Image, ImageError, read_pin};
 use service::Service;
 use transport::Listener;
 
@@ -67,21 +69,28 @@ enum StartError {
 
 /// Serves until killed. Returns only if it cannot start.
 #[must_use]
-pub fn run(options: &Options, attestor: Box<dyn Attestor>) -> ExitCode {
+pub fn run(options: &Options, attestor: Box<dyn Attestor>, image: &Image) -> ExitCode {
     start_logging(options.log_level);
-    let Err(error) = start(options, attestor);
+    let Err(error) = start(options, attestor, image);
     tracing::error!(%error, "the enclave cannot start");
     ExitCode::FAILURE
 }
 
-fn start(options: &Options, attestor: Box<dyn Attestor>) -> Result<std::convert::Infallible, StartError> {
+fn start(
+    options: &Options,
+    attestor: Box<dyn Attestor>,
+    image: &Image,
+) -> Result<std::convert::Infallible, StartError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let nsm = Nsm::start(attestor)?;
-        let service = Arc::new(Service::new(nsm, options.kms_proxy.clone()).await?);
+        let service = Arc::new(Service::new(nsm, options.kms_proxy.clone(), image.pin).await?);
         let listener =
             Listener::bind(&options.listen).map_err(|error| StartError::Listen(options.listen.clone(), error))?;
         tracing::info!(listen = %options.listen, kms_proxy = %options.kms_proxy, "serving");
+        if image.first_process {
+            tokio::spawn(boot::heartbeat());
+        }
         match server::serve(listener, service).await {}
     })
 }

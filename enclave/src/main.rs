@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use strongroom_enclave::{NsmDevice, Options, run};
+use strongroom_enclave::{Image, NsmDevice, Options, run};
 
 /// Opens keys by attested KMS calls, signs, wipes. Runs inside a Nitro Enclave.
 #[derive(Parser)]
@@ -15,12 +15,23 @@ struct Arguments {
 
 #[expect(clippy::print_stderr, reason = "before logging starts, the console is all there is")]
 fn main() -> ExitCode {
-    let options = Arguments::parse().options;
-    match NsmDevice::open() {
-        Ok(device) => run(&options, Box::new(device)),
+    let image = match Image::start() {
+        Ok(image) => image,
+        Err(error) => {
+            eprintln!("strongroom-enclave: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // The first process is given whatever the kernel did not understand of its command line.
+    let arguments =
+        if image.first_process { Arguments::parse_from(["strongroom-enclave"]) } else { Arguments::parse() };
+    let code = match NsmDevice::open() {
+        Ok(device) => run(&arguments.options, Box::new(device), &image),
         Err(error) => {
             eprintln!("strongroom-enclave: {error}");
             ExitCode::FAILURE
         }
-    }
+    };
+    image.end();
+    code
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use strongroom_protocol::{
-    Address, Configuration, Created, ErrorCode, Health, KeyDescription, Measurement, Nonce, Operation, Origin, Payload,
-    Request, Response, Scheme, Signature, VERSION,
+    Address, Configuration, ConfigurationPin, Created, ErrorCode, Health, KeyDescription, Measurement, Nonce,
+    Operation, Origin, Payload, Request, Response, Scheme, Signature, VERSION,
 };
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -29,6 +29,8 @@ pub(crate) struct Service {
     nsm: Nsm,
     kms_proxy: Address,
     debug_mode: bool,
+    /// The image's.
+    pin: Option<ConfigurationPin>,
     credentials: CredentialStore,
     configured: OnceLock<Configured>,
     /// One Configure at a time; whether measuring has failed for good.
@@ -57,7 +59,7 @@ impl Service {
     ///
     /// # Errors
     /// The secure module does not work: there is no point in going on.
-    pub(crate) async fn new(nsm: Nsm, kms_proxy: Address) -> Result<Self, NsmError> {
+    pub(crate) async fn new(nsm: Nsm, kms_proxy: Address, pin: Option<ConfigurationPin>) -> Result<Self, NsmError> {
         let debug_mode = nsm.is_debug_mode().await?;
         if debug_mode {
             tracing::error!("PCR0 is zero (debug mode): every key operation will be refused");
@@ -66,6 +68,7 @@ impl Service {
             nsm,
             kms_proxy,
             debug_mode,
+            pin,
             credentials: CredentialStore::empty(),
             configured: OnceLock::new(),
             configuring: Mutex::new(Measuring::Open),
@@ -171,6 +174,10 @@ impl Service {
         }
         if matches!(*measuring, Measuring::Failed) {
             return Err(ErrorCode::ConfigurationFailed);
+        }
+        if self.pin.is_some_and(|pin| !pin.accepts(&measurement)) {
+            tracing::error!("configuration refused: the image accepts another one only");
+            return Err(ErrorCode::ConfigurationNotAccepted);
         }
         let configuration = Configuration::parse(bytes).map_err(|error| {
             tracing::error!(%error, "configuration refused");

@@ -221,7 +221,9 @@ impl From<ErrorCode> for Problem {
             ErrorCode::Busy => Kind::EnclaveBusy,
             ErrorCode::Internal => Kind::Internal,
             ErrorCode::ConfiguredOtherwise => Kind::EnclaveConfiguredOtherwise,
-            ErrorCode::ConfigurationInvalid | ErrorCode::ConfigurationFailed => Kind::EnclaveConfigurationRefused,
+            ErrorCode::ConfigurationInvalid | ErrorCode::ConfigurationFailed | ErrorCode::ConfigurationNotAccepted => {
+                Kind::EnclaveConfigurationRefused
+            }
             ErrorCode::DebugMode => Kind::EnclaveDebugMode,
             ErrorCode::OperationNotConfigured => Kind::OperationNotConfigured,
             ErrorCode::KmsKeyNotConfigured => Kind::KmsKeyNotConfigured,

@@ -56,6 +56,8 @@ error_codes! {
     OperationNotConfigured = 15,
     /// The KMS key is not one of the measured configuration.
     KmsKeyNotConfigured = 16,
+    /// The image accepts one configuration only, and this is another. Nothing was measured.
+    ConfigurationNotAccepted = 17,
 
     /// The parent has not sent AWS credentials.
     CredentialsMissing = 20,

@@ -16,6 +16,7 @@ pub mod frame;
 mod key;
 mod message;
 mod path;
+mod pin;
 mod policy;
 mod record;
 mod scan;
@@ -36,6 +37,7 @@ pub use message::{
     Response, ResponseFrame, SecretString, Signature,
 };
 pub use path::{DerivationPath, HARDENED, InvalidPath, MAX_COMPONENTS};
+pub use pin::{ConfigurationPin, PinError};
 pub use policy::{MAX_PATHS, PayloadKind, Policy, PolicyError};
 pub use record::{KeyRecord, PresentedRecord, RecordError};
 

@@ -60,6 +60,7 @@ fn enclave_names_these_crates_and_no_others() {
         "hyper",
         "hyper-util",
         "k256",
+        "nix",
         "sha2",
         "sha3",
         "strongroom-protocol",

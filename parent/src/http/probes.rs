@@ -96,6 +96,9 @@ fn configuration_trouble(status: &Status) -> Option<&'static str> {
         Status::ConfigurationRefused(ErrorCode::ConfiguredOtherwise) => {
             Some("the enclave holds another configuration: restart it")
         }
+        Status::ConfigurationRefused(ErrorCode::ConfigurationNotAccepted) => {
+            Some("the enclave's image accepts one configuration only, and this is another")
+        }
         Status::ConfigurationRefused(_) => Some("the enclave refused its configuration"),
         Status::Ready { health, .. } if !health.configured => Some("the enclave is not configured"),
         Status::Ready { .. } => None,

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use strongroom_enclave::{Image, read_pin};
 use strongroom_tests::mock_nsm::{Machine, MockNsm, UsedPcr16};
 use strongroom_tests::pki::NitroAuthority;
 
@@ -28,6 +29,9 @@ struct Arguments {
     /// suites only.
     #[arg(long, value_enum, value_name = "HOW")]
     dangerous_pcr16_used_before_configure: Option<UsedPcr16>,
+    /// A file with the only configuration that is accepted, as an image may carry it.
+    #[arg(long, value_name = "FILE")]
+    configuration_pin: Option<PathBuf>,
     /// How long the module takes for each request.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
     nsm_latency_ms: u64,
@@ -46,6 +50,13 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let pin = match arguments.configuration_pin.as_deref().map_or(Ok(None), read_pin) {
+        Ok(pin) => pin,
+        Err(error) => {
+            eprintln!("dev-enclave: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let machine = Machine {
         image: arguments.image,
         debug_mode: arguments.debug_mode,
@@ -54,5 +65,9 @@ fn main() -> ExitCode {
         clock_offset_seconds: arguments.clock_offset_seconds,
         ..Machine::default()
     };
-    strongroom_enclave::run(&arguments.enclave, Box::new(MockNsm::new(authority, machine)))
+    strongroom_enclave::run(
+        &arguments.enclave,
+        Box::new(MockNsm::new(authority, machine)),
+        &Image { pin, ..Image::default() },
+    )
 }
