@@ -11,5 +11,7 @@ pub mod mock_nsm;
 pub mod moto;
 pub mod opened;
 pub mod pki;
+mod process;
 pub mod scripts;
 pub mod stack;
+pub mod vm;

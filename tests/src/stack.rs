@@ -4,24 +4,26 @@
 //!
 //! Everything lives in one folder, and what the folder has is kept: keys survive a restart.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value, json};
 use strongroom_protocol::Measurement;
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
 
 use crate::api::Api;
 use crate::endpoint::{Demand, Pki};
 use crate::mock_kms::{self, Admitted, Control, ControlError, Endpoint, dedicated_key_policy};
 use crate::mock_nsm::image_pcrs;
-use crate::pki::NITRO_ROOT_FILE;
+use crate::pki::{NITRO_ROOT_FILE, NitroAuthority};
+use crate::process::{Process, START_TIMEOUT};
+pub use crate::process::{binary, test_directory};
+use crate::vm::{self, Machine};
 
 /// The Region of the stack's KMS.
 pub const REGION: &str = "eu-central-1";
@@ -41,9 +43,6 @@ pub const IMAGE: &str = "strongroom-dev";
 /// The parent's configuration in a stack's folder.
 pub const CONFIG_FILE: &str = "strongroom.toml";
 
-/// From starting a process to its first sign of life.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// What stack to start.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -51,7 +50,9 @@ pub struct Plan {
     pub directory: PathBuf,
     /// Where the parent listens; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The enclave's image.
+    /// What the enclave runs on.
+    pub enclave: EnclaveKind,
+    /// The image that the dev enclave says it is.
     pub image: String,
     /// Whether the enclave runs in debug mode (PCR0-2 zero).
     pub debug_mode: bool,
@@ -82,6 +83,17 @@ pub struct Plan {
     pub log_level: String,
 }
 
+/// What the enclave runs on.
+#[derive(Debug, Clone)]
+pub enum EnclaveKind {
+    /// A process with a mock NSM.
+    Process,
+    /// A virtual machine of the stack's own. Its documents are unsigned, which mock-kms is told to believe.
+    Machine(vm::Image),
+    /// A machine that somebody else boots from this image. Likewise.
+    Elsewhere(vm::Image),
+}
+
 /// What kind of KMS key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KmsKeyKind {
@@ -98,6 +110,7 @@ impl Plan {
         Self {
             directory: directory.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            enclave: EnclaveKind::Process,
             image: IMAGE.to_owned(),
             debug_mode: false,
             kms_keys: vec![KmsKeyKind::SingleRegion],
@@ -171,7 +184,10 @@ impl Plan {
         let bytes = serde_json::to_vec_pretty(&configuration)?;
         fs::write(self.directory.join("enclave.json"), &bytes)?;
 
-        let pcrs = image_pcrs(&self.image);
+        let pcrs = match &self.enclave {
+            EnclaveKind::Process => image_pcrs(&self.image),
+            EnclaveKind::Machine(image) | EnclaveKind::Elsewhere(image) => image.pcrs,
+        };
         let pcr16 = Measurement::of(&bytes).pcr16;
         let registers = [("PCR0", pcrs[0]), ("PCR1", pcrs[1]), ("PCR2", pcrs[2]), ("PCR16", pcr16)];
         let registers: Map<String, Value> =
@@ -239,6 +255,11 @@ impl Plan {
             .args(["--attestation-root", &format!("nsm/{NITRO_ROOT_FILE}")])
             .args(["--access-key-id", ACCESS_KEY_ID, "--secret-access-key", SECRET_ACCESS_KEY])
             .args(["--listen", &listen.to_string(), "--log-level", &self.log_level]);
+        if !matches!(self.enclave, EnclaveKind::Process) {
+            // A root that signs nothing here, for what is signed must still be.
+            NitroAuthority::open(&self.directory.join("nsm"))?;
+            command.arg("--dangerously-believe-unsigned-attestation-documents-of-qemu");
+        }
         let state = self.directory.join("kms");
         let _ = fs::remove_file(state.join(mock_kms::ENDPOINT_FILE));
         let mut process = Process::start("mock-kms", &mut command, &self.directory)?;
@@ -246,7 +267,15 @@ impl Plan {
         Ok((process, endpoint))
     }
 
-    async fn start_enclave(&self, name: &'static str) -> io::Result<Process> {
+    async fn start_enclave(&self, name: &'static str) -> io::Result<Enclave> {
+        match &self.enclave {
+            EnclaveKind::Process => self.start_enclave_process(name).await.map(Enclave::Process),
+            EnclaveKind::Machine(image) => Machine::boot(image, &self.directory).await.map(Enclave::Machine),
+            EnclaveKind::Elsewhere(_) => Ok(Enclave::Elsewhere),
+        }
+    }
+
+    async fn start_enclave_process(&self, name: &'static str) -> io::Result<Process> {
         let mut command = self.command("dev-enclave");
         command
             .args(["--listen", &self.enclave_address, "--kms-proxy", &self.kms_proxy_address])
@@ -307,7 +336,7 @@ pub struct Stack {
     pub kms_keys: Vec<String>,
     endpoint: Endpoint,
     kms: Process,
-    enclave: Process,
+    enclave: Enclave,
     parent: Process,
 }
 
@@ -425,7 +454,16 @@ impl Stack {
     /// The process ids of mock-kms, enclave and parent.
     #[must_use]
     pub fn process_ids(&self) -> [Option<u32>; 3] {
-        [self.kms.child.id(), self.enclave.child.id(), self.parent.child.id()]
+        [self.kms.child.id(), self.enclave.process_id(), self.parent.child.id()]
+    }
+
+    /// From power-on to the heartbeat, if the enclave is a virtual machine of the stack's own.
+    #[must_use]
+    pub const fn boot_time(&self) -> Option<Duration> {
+        match &self.enclave {
+            Enclave::Machine(machine) => Some(machine.boot_time),
+            Enclave::Process(_) | Enclave::Elsewhere => None,
+        }
     }
 
     /// Ends all three by SIGTERM, the parent first so that it can drain.
@@ -454,7 +492,7 @@ impl Stack {
     pub async fn ended(&mut self) -> &'static str {
         tokio::select! {
             _ = self.kms.child.wait() => "mock-kms",
-            _ = self.enclave.child.wait() => "enclave",
+            () = self.enclave.ended() => "enclave",
             _ = self.parent.child.wait() => "parent",
         }
     }
@@ -466,7 +504,51 @@ pub struct AnotherParent {
     /// Its URL.
     pub url: String,
     _parent: Process,
-    _enclave: Option<Process>,
+    _enclave: Option<Enclave>,
+}
+
+/// The enclave of a stack, as it runs.
+#[derive(Debug)]
+enum Enclave {
+    Process(Process),
+    Machine(Machine),
+    Elsewhere,
+}
+
+impl Enclave {
+    /// The process that can be killed, if it is ours.
+    fn process_id(&self) -> Option<u32> {
+        match self {
+            Self::Process(process) => process.child.id(),
+            Self::Machine(machine) => machine.qemu.child.id(),
+            Self::Elsewhere => None,
+        }
+    }
+
+    async fn kill(&mut self) -> io::Result<()> {
+        match self {
+            Self::Process(process) => process.kill().await,
+            Self::Machine(machine) => machine.kill().await,
+            Self::Elsewhere => Ok(()),
+        }
+    }
+
+    async fn terminate(&mut self) -> io::Result<()> {
+        match self {
+            Self::Process(process) => process.terminate().await.map(|_| ()),
+            Self::Machine(machine) => machine.kill().await,
+            Self::Elsewhere => Ok(()),
+        }
+    }
+
+    async fn ended(&mut self) {
+        let child = match self {
+            Self::Process(process) => &mut process.child,
+            Self::Machine(machine) => &mut machine.qemu.child,
+            Self::Elsewhere => return std::future::pending().await,
+        };
+        let _ = child.wait().await;
+    }
 }
 
 async fn wait_ready(http: &reqwest::Client, url: &str, parent: &Process) -> io::Result<()> {
@@ -493,95 +575,4 @@ fn free_address(listen: SocketAddr) -> io::Result<SocketAddr> {
     let bound = TcpListener::bind(listen)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}")))?;
     bound.local_addr()
-}
-
-/// A child with a log file and a pid file named after it.
-#[derive(Debug)]
-struct Process {
-    name: &'static str,
-    child: Child,
-    directory: PathBuf,
-}
-
-impl Process {
-    fn start(name: &'static str, command: &mut Command, directory: &Path) -> io::Result<Self> {
-        let log = File::options().create(true).append(true).open(directory.join(format!("{name}.log")))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| io::Error::other(format!("{:?}: {error}", command.as_std().get_program())))?;
-        if let Some(id) = child.id() {
-            fs::write(directory.join(format!("{name}.pid")), format!("{id}\n"))?;
-        }
-        Ok(Self { name, child, directory: directory.to_owned() })
-    }
-
-    /// Waits for a sign of life.
-    async fn wait_for<T>(&mut self, sign: impl Fn() -> Option<T>) -> io::Result<T> {
-        let started = Instant::now();
-        loop {
-            if let Some(sign) = sign() {
-                return Ok(sign);
-            }
-            if self.child.try_wait()?.is_some() || started.elapsed() > START_TIMEOUT {
-                return Err(io::Error::other(format!("{} did not start\n{}", self.name, self.log_end())));
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn kill(&mut self) -> io::Result<()> {
-        match self.child.try_wait()? {
-            Some(_) => Ok(()),
-            None => self.child.kill().await,
-        }
-    }
-
-    /// Its status, unless it had to be killed.
-    async fn terminate(&mut self) -> io::Result<Option<ExitStatus>> {
-        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        if let Some(id) = id {
-            kill_process(id, Signal::TERM)?;
-        }
-        let status = match timeout(Duration::from_secs(30), self.child.wait()).await {
-            Ok(status) => Some(status?),
-            Err(_) => {
-                self.kill().await?;
-                None
-            }
-        };
-        let _ = fs::remove_file(self.directory.join(format!("{}.pid", self.name)));
-        Ok(status)
-    }
-
-    fn log_end(&self) -> String {
-        let log = fs::read_to_string(self.directory.join(format!("{}.log", self.name))).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
-    }
-}
-
-/// A binary of the workspace, beside the one that runs (test binaries run in `deps/`).
-#[must_use]
-pub fn binary(name: &str) -> PathBuf {
-    target_directory().join(name)
-}
-
-/// A new folder for one test, under the target directory; nothing is written elsewhere.
-///
-/// # Errors
-/// It cannot be made.
-pub fn test_directory() -> io::Result<tempfile::TempDir> {
-    let parent = target_directory().join("../tmp");
-    fs::create_dir_all(&parent)?;
-    tempfile::tempdir_in(parent)
-}
-
-fn target_directory() -> PathBuf {
-    let running = std::env::current_exe().unwrap_or_default();
-    let folder = running.parent().unwrap_or(Path::new(".")).to_owned();
-    if folder.ends_with("deps") { folder.parent().unwrap_or(Path::new(".")).to_owned() } else { folder }
 }

@@ -260,7 +260,7 @@ fn authorize(
 
 fn judge(kms: &Kms, written: Option<&WrittenRecipient>, trail: &mut Call) -> Result<Option<Recipient>, KmsError> {
     let Some(written) = written else { return Ok(None) };
-    let recipient = Recipient::judge(written, &kms.attestation_root, SystemTime::now())?;
+    let recipient = Recipient::judge(written, kms, SystemTime::now())?;
     trail.attested = recipient.document().map(Attested::from);
     Ok(Some(recipient))
 }

@@ -74,6 +74,10 @@ pub struct Options {
     /// The root of the attestation documents that are believed, PEM. Read at each use, so it may appear later
     #[arg(long, value_name = "FILE")]
     pub attestation_root: PathBuf,
+    /// Believe attestation documents that nobody signed, as QEMU's nitro-enclave machine makes them: whoever can
+    /// reach this KMS can then claim any PCR. For booting images without Nitro hardware
+    #[arg(long)]
+    pub dangerously_believe_unsigned_attestation_documents_of_qemu: bool,
     /// The name in the TLS certificate
     #[arg(long, default_value = "kms.eu-central-1.amazonaws.com")]
     pub host: String,
@@ -99,6 +103,7 @@ struct Kms {
     region: String,
     account: String,
     attestation_root: PathBuf,
+    believe_unsigned_documents: bool,
     keys: Mutex<keys::KmsKeys>,
     principals: Mutex<principal::Principals>,
     faults: Mutex<faults::Faults>,
@@ -124,6 +129,9 @@ pub async fn run(options: Options) -> io::Result<()> {
     replace(&options.state, TLS_ROOT_FILE, authority.root_pem().as_bytes())?;
     let tls = tls_acceptor(&authority, &options.host)?;
     let kms = Arc::new(Kms::open(&options)?);
+    if kms.believe_unsigned_documents {
+        tracing::warn!("UNSIGNED ATTESTATION DOCUMENTS ARE BELIEVED: nothing here is attested by anybody");
+    }
 
     let listener = TcpListener::bind(options.listen).await?;
     let control = TcpListener::bind(options.control).await?;
@@ -152,6 +160,7 @@ impl Kms {
             region: options.region.clone(),
             account: options.account.clone(),
             attestation_root: options.attestation_root.clone(),
+            believe_unsigned_documents: options.dangerously_believe_unsigned_attestation_documents_of_qemu,
             keys: Mutex::new(keys),
             principals: Mutex::new(principals),
             faults: Mutex::default(),

@@ -1,0 +1,138 @@
+//! A real enclave image in a virtual machine: QEMU's `nitro-enclave`, with the kernel's own `/dev/nsm` driver, and
+//! vhost-device-vsock between its vsock and Unix sockets. What QEMU's secure module signs is nothing: its documents
+//! prove only that the image asks for them as it should.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha384};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixListener;
+use tokio::process::Command;
+use tokio::time::{Instant, timeout};
+
+use crate::process::{Process, START_TIMEOUT};
+use crate::stack::PARENT_ARN;
+
+/// Where the machine's vsock is, in a stack's folder.
+pub const SOCKET: &str = "vm.vsock";
+/// The EC2 instance that the machine believes to be on.
+pub const INSTANCE_ID: &str = "i-0123456789abcdef0";
+/// The machine's memory: what an operator would have to reserve.
+pub const MEMORY: &str = "128M";
+/// The enclave's CID.
+const CID: u32 = 16;
+const HEARTBEAT_PORT: u32 = 9000;
+const HEARTBEAT: u8 = 0xB7;
+
+/// An image and its measurements.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The EIF.
+    pub eif: PathBuf,
+    /// PCR0-2, as the builder printed them.
+    pub pcrs: [[u8; 48]; 3],
+}
+
+/// A machine that runs. Dropped, it is gone.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) qemu: Process,
+    vsock: Process,
+    /// From power-on to the heartbeat.
+    pub(crate) boot_time: Duration,
+}
+
+impl Image {
+    /// An image and the file that the builder wrote beside it.
+    ///
+    /// # Errors
+    /// There is none, or the measurements are not three registers.
+    pub fn open(eif: &Path, pcrs: &Path) -> io::Result<Self> {
+        let missing = |error: io::Error| io::Error::other(format!("{}: {error} (make image)", pcrs.display()));
+        let written: Value = serde_json::from_slice(&fs::read(pcrs).map_err(missing)?)?;
+        let register = |name: &str| {
+            let mut pcr = [0; 48];
+            let digits = written.get(name).and_then(Value::as_str).unwrap_or_default();
+            hex::decode_to_slice(digits, &mut pcr).map(|()| pcr).map_err(io::Error::other)
+        };
+        Ok(Self { eif: eif.canonicalize()?, pcrs: [register("PCR0")?, register("PCR1")?, register("PCR2")?] })
+    }
+}
+
+/// PCR3 and PCR4 of the machine: the role and the instance that it is told.
+#[must_use]
+pub fn host_pcrs() -> [[u8; 48]; 2] {
+    [PARENT_ARN, INSTANCE_ID].map(|text| {
+        let digest = Sha384::digest(text);
+        Sha384::new().chain_update([0; 48]).chain_update(digest).finalize().into()
+    })
+}
+
+impl Machine {
+    /// Boots an image in `directory` and waits for its heartbeat, as nitro-cli does.
+    pub(crate) async fn boot(image: &Image, directory: &Path) -> io::Result<Self> {
+        let tools = tools()?;
+        // What a former machine left there would be in the way.
+        let heartbeat = format!("{SOCKET}_{HEARTBEAT_PORT}");
+        for name in [SOCKET, "vhost.sock", &heartbeat] {
+            let _ = fs::remove_file(directory.join(name));
+        }
+        let listener = UnixListener::bind(directory.join(&heartbeat))?;
+
+        let mut vsock = Command::new(tools.join("vsock/vhost-device-vsock"));
+        vsock.args(["--vm", &format!("guest-cid={CID},socket=vhost.sock,uds-path={SOCKET}")]).current_dir(directory);
+        let mut vsock = Process::start("vsock", &mut vsock, directory)?;
+        vsock.wait_for(|| directory.join("vhost.sock").exists().then_some(())).await?;
+
+        let machine = format!(
+            "nitro-enclave,vsock=vsock,id={INSTANCE_ID}-enc0123456789abcdef,parent-role={PARENT_ARN},parent-id={INSTANCE_ID}"
+        );
+        let mut qemu = Command::new(tools.join("qemu/qemu-system-nitro"));
+        qemu.arg("-L").arg(tools.join("qemu/fw")).args(["-M", &machine]).arg("-kernel").arg(&image.eif);
+        qemu.args(["-accel", "tcg", "-cpu", "max", "-m", MEMORY, "-nographic", "-nodefaults", "-no-reboot"]);
+        qemu.args(["-serial", "file:console.log", "-chardev", "socket,id=vsock,path=vhost.sock"]);
+        let started = Instant::now();
+        let mut qemu = Process::start("enclave", qemu.current_dir(directory), directory)?;
+        let ended = |text: &str| {
+            let console = fs::read_to_string(directory.join("console.log")).unwrap_or_default();
+            io::Error::other(format!("{text}\n{console}"))
+        };
+        tokio::select! {
+            beat = timeout(START_TIMEOUT, answer_heartbeat(&listener)) => {
+                beat.map_err(|_| ended("no heartbeat in time"))??;
+            }
+            _ = qemu.child.wait() => return Err(ended("the machine ended")),
+        }
+        Ok(Self { qemu, vsock, boot_time: started.elapsed() })
+    }
+
+    /// Pulls the plug.
+    pub(crate) async fn kill(&mut self) -> io::Result<()> {
+        self.qemu.kill().await?;
+        self.vsock.kill().await
+    }
+}
+
+/// Reads the one byte and sends it back.
+async fn answer_heartbeat(listener: &UnixListener) -> io::Result<()> {
+    let (mut stream, _) = listener.accept().await?;
+    let byte = stream.read_u8().await?;
+    if byte != HEARTBEAT {
+        return Err(io::Error::other(format!("a heartbeat of {byte:#x}")));
+    }
+    stream.write_all(&[byte]).await
+}
+
+/// Where `tests/boot/install-tools` put QEMU and vhost-device-vsock.
+///
+/// # Errors
+/// The variable that says so is not set.
+pub fn tools() -> io::Result<PathBuf> {
+    std::env::var_os("STRONGROOM_TOOLS").map(PathBuf::from).ok_or_else(|| {
+        io::Error::other("STRONGROOM_TOOLS does not say where QEMU is: make test-boot does")
+    })
+}
