@@ -15,6 +15,7 @@ pub mod config;
 pub mod credentials;
 pub mod enclave_client;
 pub mod http;
+pub mod image;
 pub mod key_state;
 pub mod key_store;
 pub mod kms_proxy;

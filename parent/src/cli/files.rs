@@ -1,9 +1,9 @@
 //! Files that commands read and write: bounded, with `-` for standard input and output, and private where they hold a
 //! secret.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _, stdin, stdout};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -50,8 +50,29 @@ pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> 
         ErrorKind::AlreadyExists => {
             Failure::usage(format!("{}: is there already; nothing was written", path.display()))
         }
-        _ => Failure::new(Exit::Failed, format!("{}: {error}", path.display())),
+        _ => not_written(path, &error),
     })
+}
+
+/// Writes a file that everybody may read, or replaces it: it is there as a whole, or the old one still is.
+///
+/// # Errors
+/// The machine's, or the writer's own: nothing was changed then.
+pub(super) fn replace<T>(path: &Path, write: impl FnOnce(&mut File) -> Result<T, Failure>) -> Result<T, Failure> {
+    let failed = |error: std::io::Error| not_written(path, &error);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The umask takes from this what it takes from any new file.
+    let permissions = Permissions::from_mode(0o666);
+    let mut new = tempfile::Builder::new().permissions(permissions).tempfile_in(folder).map_err(failed)?;
+    let written = write(new.as_file_mut())?;
+    new.as_file().sync_all().map_err(failed)?;
+    new.persist(path).map_err(|error| failed(error.error))?;
+    Ok(written)
+}
+
+/// Why there is no new file.
+pub(super) fn not_written(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
 }
 
 /// Whether the path stands for standard input or output.

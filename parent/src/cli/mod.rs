@@ -11,6 +11,7 @@ mod exit;
 mod expected;
 mod export;
 mod files;
+mod image;
 mod import;
 mod key;
 mod key_material;
@@ -29,6 +30,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
+use self::image::ImageCommand;
 use self::key::KeyArguments;
 use self::local::{CheckArguments, ConfigFile, NewTokenArguments};
 use self::recipient::NewRecipient;
@@ -68,6 +70,9 @@ enum Command {
     /// Make keys for recipients of exported keys
     #[command(subcommand)]
     Recipient(RecipientCommand),
+    /// Make enclave images
+    #[command(subcommand)]
+    Image(Box<ImageCommand>),
     Key(Box<KeyArguments>),
     /// Print a completion script for a shell
     ///
@@ -132,6 +137,7 @@ pub fn run() -> ExitCode {
         Command::Config(ConfigCommand::Check(arguments)) => local::check(&arguments),
         Command::Token(TokenCommand::New(arguments)) => local::new_token(&arguments),
         Command::Recipient(RecipientCommand::New(arguments)) => recipient::new(&arguments),
+        Command::Image(command) => image::run(&command),
         Command::Key(arguments) => key::run(*arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -201,6 +207,8 @@ mod tests {
             "key export a --recipient vault --pcrs p --expect-address 0xAB",
             "key open-export f --recipient-key k --out - --expect-public-key 0xAB",
             "recipient new --name vault --key-file k --json",
+            "image build --kernel k --command-line c --enclave e --configuration c --output o --pcrs p --arch aarch64",
+            "image build --kernel k --command-line c --ramdisk a --ramdisk b --output o --name n --version 2",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("strongroom").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
