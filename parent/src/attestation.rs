@@ -14,6 +14,7 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, Unpa
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use strongroom_protocol::cose::ES384;
 use strongroom_protocol::document::{AttestationDocument, DocumentError, Payload};
 use strongroom_protocol::{ByteArray, HpkePublicKey, ImportKeyId, Measurement};
 use x509_parser::certificate::X509Certificate;
@@ -30,12 +31,12 @@ use x509_parser::x509::{AlgorithmIdentifier, X509Version};
 /// The document's sender is to blame, or the caller for the wrong root or time.
 pub fn verify(document: &[u8], root: &TrustAnchor, at: SystemTime) -> Result<VerifiedDocument, AttestationError> {
     let document = AttestationDocument::parse(document)?;
-    if document.algorithm != COSE_ES384 {
-        return Err(AttestationError::CoseAlgorithm(document.algorithm));
+    if document.sign1.algorithm != ES384 {
+        return Err(AttestationError::CoseAlgorithm(document.sign1.algorithm));
     }
     let leaf_key = verify_chain(&document.payload, root, at)?;
     UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, leaf_key)
-        .verify(&signed_structure(&document), &document.signature)
+        .verify(&document.sign1.signed_structure(), &document.sign1.signature)
         .map_err(|_| AttestationError::DocumentSignature)?;
     Ok(VerifiedDocument { payload: document.payload, _verified: Verified })
 }
@@ -446,23 +447,6 @@ fn is_ecdsa_with_sha384(algorithm: &AlgorithmIdentifier<'_>) -> bool {
     algorithm.algorithm == OID_SIG_ECDSA_WITH_SHA384 && algorithm.parameters.is_none()
 }
 
-/// What the NSM signed: `["Signature1", protected, h'', payload]` (RFC 9052, section 4.4) around the
-/// original bytes. Re-encoding the payload would make two documents out of one.
-fn signed_structure(document: &AttestationDocument) -> Vec<u8> {
-    let mut bytes = b"\x84\x6aSignature1".to_vec();
-    for part in [&document.protected[..], &[], &document.payload_bytes] {
-        match (u8::try_from(part.len()), u16::try_from(part.len())) {
-            (Ok(length @ 0..=23), _) => bytes.push(0x40 | length),
-            (Ok(length), _) => bytes.extend([0x58, length]),
-            (_, Ok(length)) => bytes.extend([&[0x59][..], &length.to_be_bytes()].concat()),
-            // Longer ones are not parsed; a saturated length would only fail to verify.
-            _ => bytes.extend([0x59, 0xff, 0xff]),
-        }
-        bytes.extend_from_slice(part);
-    }
-    bytes
-}
-
 /// `PCR0` … `PCR31`, in exactly this form.
 fn parse_name(name: &str) -> Option<u8> {
     let index = name.strip_prefix("PCR")?.parse().ok().filter(|index| *index < 32)?;
@@ -504,9 +488,6 @@ impl<'de> Deserialize<'de> for Entries {
 
 /// How far a document's clock may be ahead of ours.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
-
-/// ES384 in the IANA registry of COSE algorithms (RFC 9053, section 2.1).
-const COSE_ES384: i64 = -35;
 
 const IMAGE_PCR: u8 = 0;
 const CONFIGURATION_PCR: u8 = 16;

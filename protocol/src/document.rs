@@ -5,10 +5,9 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::bytes::{ByteArray, ByteString};
-use crate::scan::{self, Rules};
+use crate::cose::{Malformed, Rules, Sign1, decode};
 
 /// Longest document, in bytes (the NSM's payload limit plus the COSE frame).
 pub const MAX_DOCUMENT: usize = 18 * 1024;
@@ -16,14 +15,8 @@ pub const MAX_DOCUMENT: usize = 18 * 1024;
 /// A document, read but not believed.
 #[derive(Debug, Clone)]
 pub struct AttestationDocument {
-    /// The protected header, as it was signed.
-    pub protected: Vec<u8>,
-    /// The COSE algorithm that the protected header names; -35 is ES384.
-    pub algorithm: i64,
-    /// The payload's bytes, as they were signed. Never re-encoded.
-    pub payload_bytes: Vec<u8>,
-    /// The signature, r‖s.
-    pub signature: Vec<u8>,
+    /// What was signed, and the signature.
+    pub sign1: Sign1,
     /// The payload.
     pub payload: Payload,
 }
@@ -66,30 +59,20 @@ impl AttestationDocument {
         if bytes.len() > MAX_DOCUMENT {
             return Err(DocumentError("too long"));
         }
-        // COSE_Sign1 may carry tag 18; the NSM's does not.
-        let bytes = bytes.strip_prefix(&[0xd2]).unwrap_or(bytes);
-        let Sign1(protected, unprotected, payload_bytes, signature) = decode(bytes, "not a COSE_Sign1")?;
-        if !unprotected.is_empty() {
-            return Err(DocumentError("the unprotected header is not empty"));
-        }
-        let header: BTreeMap<i64, i64> = decode(&protected, "the protected header is not a map of integers")?;
-        let algorithm = match header.first_key_value() {
-            Some((1, algorithm)) if header.len() == 1 => *algorithm,
-            _ => return Err(DocumentError("the protected header names more or less than an algorithm")),
-        };
-        let payload: Payload = decode(&payload_bytes, "the payload is not the NSM's")?;
-        payload.check()?;
-        Ok(Self {
-            protected: protected.into_vec(),
-            algorithm,
-            payload_bytes: payload_bytes.into_vec(),
-            signature: signature.into_vec(),
-            payload,
-        })
+        let sign1 = Sign1::parse(bytes)?;
+        let payload = Payload::parse(&sign1.payload)?;
+        Ok(Self { sign1, payload })
     }
 }
 
 impl Payload {
+    fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
+        const RULES: Rules = Rules { depth: 4, entries: 64, indefinite: true };
+        let payload: Self = decode(bytes, &RULES).ok_or(DocumentError("the payload is not the NSM's"))?;
+        payload.check()?;
+        Ok(payload)
+    }
+
     /// A register, or `None` if the document does not have it.
     #[must_use]
     pub fn pcr(&self, index: u8) -> Option<&[u8; 48]> {
@@ -122,18 +105,10 @@ impl Payload {
     }
 }
 
-#[derive(Deserialize)]
-struct Sign1(ByteString<64>, BTreeMap<i64, i64>, ByteString<16384>, ByteString<96>);
-
-fn decode<T: DeserializeOwned>(bytes: &[u8], refusal: &'static str) -> Result<T, DocumentError> {
-    const RULES: Rules = Rules { depth: 4, entries: 64, indefinite: true };
-    scan::check(bytes, &RULES).map_err(|_| DocumentError(refusal))?;
-    // Packed form stays enabled: without it serde_cbor refuses whole numbers as the keys of any map, the
-    // registers' too. What it lets in besides, field numbers for names, no NSM signs.
-    let mut deserializer = serde_cbor::Deserializer::from_slice(bytes);
-    let value = T::deserialize(&mut deserializer).map_err(|_| DocumentError(refusal))?;
-    deserializer.end().map_err(|_| DocumentError(refusal))?;
-    Ok(value)
+impl From<Malformed> for DocumentError {
+    fn from(Malformed(why): Malformed) -> Self {
+        Self(why)
+    }
 }
 
 #[cfg(test)]
@@ -147,10 +122,10 @@ mod tests {
     fn real_documents_are_read() {
         for (document, first, nonce) in [(DEFINITE, 0xa9, Some(32)), (INDEFINITE, 0xbf, None)] {
             let document = AttestationDocument::parse(document).expect("real");
-            assert_eq!(document.algorithm, -35);
-            assert_eq!(document.protected, [0xa1, 0x01, 0x38, 0x22]);
-            assert_eq!(document.payload_bytes[0], first);
-            assert_eq!(document.signature.len(), 96);
+            assert_eq!(document.sign1.algorithm, -35);
+            assert_eq!(document.sign1.protected, [0xa1, 0x01, 0x38, 0x22]);
+            assert_eq!(document.sign1.payload[0], first);
+            assert_eq!(document.sign1.signature.len(), 96);
             assert_eq!(document.payload.pcrs.keys().copied().collect::<Vec<_>>(), (0..16).collect::<Vec<_>>());
             assert_eq!(document.payload.cabundle.len(), 4);
             assert_eq!(document.payload.nonce.map(|nonce| nonce.len()), nonce);
@@ -182,7 +157,7 @@ mod tests {
 
     #[test]
     fn payloads_with_other_fields_are_refused() {
-        let payload = AttestationDocument::parse(DEFINITE).expect("real").payload_bytes;
+        let payload = AttestationDocument::parse(DEFINITE).expect("real").sign1.payload;
         for (name, from, to) in [
             ("unknown", &b"\x69user_data"[..], &b"\x69user_date"[..]),
             ("twice", b"\x69user_data", b"\x65nonce"),
@@ -190,10 +165,10 @@ mod tests {
         ] {
             let at = payload.windows(from.len()).position(|window| window == from).expect("in there");
             let changed = [&payload[..at], to, &payload[at + from.len()..]].concat();
-            assert!(decode::<Payload>(&changed, "refused").is_err(), "{name}");
+            assert!(Payload::parse(&changed).is_err(), "{name}");
         }
         let ten = [&[0xaa], &payload[1..], b"\x65extra\xf6"].concat();
-        assert!(decode::<Payload>(&ten, "refused").is_err());
-        assert!(decode::<Payload>(&payload, "refused").is_ok());
+        assert!(Payload::parse(&ten).is_err());
+        assert!(Payload::parse(&payload).is_ok());
     }
 }

@@ -9,6 +9,7 @@ pub mod addresses;
 mod binding;
 mod bytes;
 mod configuration;
+pub mod cose;
 mod custody;
 pub mod document;
 mod error;

@@ -1,14 +1,15 @@
 //! A walk over CBOR (RFC 8949) before it is decoded: depth, container sizes and lengths are checked
 //! on the bytes, so that no decoder allocates or recurses for an attacker.
 
-/// What a walk tolerates.
-pub(crate) struct Rules {
+/// What a walk over CBOR tolerates.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
     /// Deepest nesting of arrays, maps and tags.
-    pub(crate) depth: usize,
+    pub depth: usize,
     /// Most entries of one array or map.
-    pub(crate) entries: u64,
+    pub entries: u64,
     /// Whether indefinite-length items may occur (attestation documents have them).
-    pub(crate) indefinite: bool,
+    pub indefinite: bool,
 }
 
 /// The bytes are not one item within the rules.

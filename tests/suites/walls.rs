@@ -222,8 +222,8 @@ fn tls_of_callers_is_made_in_one_module_of_the_parent() {
 }
 
 #[test]
-fn serde_cbor_is_named_by_the_codec_and_the_document_only() {
-    let owners = ["protocol/src/document.rs", "protocol/src/frame.rs"];
+fn serde_cbor_is_named_by_the_codec_and_the_reader_of_signed_things_only() {
+    let owners = ["protocol/src/cose.rs", "protocol/src/frame.rs"];
     assert_only("protocol/src", &["serde_cbor"], &owners);
     assert_only("enclave/src", &["serde_cbor"], &[]);
     assert_only("parent/src", &["serde_cbor"], &[]);
