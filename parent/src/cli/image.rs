@@ -1,5 +1,7 @@
 //! `strongroom image …`: the arguments, and what is printed. What is in an image is `crate::image`'s matter.
 
+mod describe;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -19,6 +21,7 @@ use crate::image::ramdisk;
 #[derive(Debug, Subcommand)]
 pub(super) enum ImageCommand {
     Build(Build),
+    Describe(describe::Describe),
 }
 
 /// Make an enclave image (EIF) of a kernel and the enclave's binary
@@ -94,6 +97,7 @@ enum Processors {
 pub(super) fn run(command: &ImageCommand) -> Outcome {
     match command {
         ImageCommand::Build(arguments) => build(arguments),
+        ImageCommand::Describe(arguments) => describe::describe(arguments),
     }
 }
 
@@ -128,11 +132,9 @@ fn build(arguments: &Build) -> Outcome {
         })?;
     }
     let pcr16 = configuration.map(|measurement| Pcr(measurement.pcr16));
-    let built = Built { measurements: Registers { measurements, pcr16 } };
-    output::print(arguments.json, &built, |_| {
-        let rows = [("PCR0", measurements.pcr0), ("PCR1", measurements.pcr1), ("PCR2", measurements.pcr2)];
-        let rows = rows.into_iter().chain(pcr16.map(|pcr16| ("PCR16", pcr16)));
-        format!("{}\n\n{}", arguments.output.display(), output::rows(rows.map(|(name, pcr)| (name, pcr.to_string()))))
+    let built = Built { measurements: Registers { measurements, pcr8: None, pcr16 } };
+    output::print(arguments.json, &built, |built| {
+        format!("{}\n\n{}", arguments.output.display(), output::rows(built.measurements.rows()))
     })
 }
 
@@ -143,12 +145,27 @@ struct Built {
     measurements: Registers,
 }
 
+/// What is known of an enclave's registers; as JSON, a file for --pcrs.
 #[derive(Serialize)]
 struct Registers {
     #[serde(flatten)]
     measurements: Measurements,
+    /// Of a signed image.
+    #[serde(rename = "PCR8", skip_serializing_if = "Option::is_none")]
+    pcr8: Option<Pcr>,
+    /// Of an image that accepts one configuration only.
     #[serde(rename = "PCR16", skip_serializing_if = "Option::is_none")]
     pcr16: Option<Pcr>,
+}
+
+impl Registers {
+    fn rows(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let Measurements { pcr0, pcr1, pcr2 } = self.measurements;
+        let image = [("PCR0", pcr0), ("PCR1", pcr1), ("PCR2", pcr2)];
+        let others = [("PCR8", self.pcr8), ("PCR16", self.pcr16)];
+        let others = others.into_iter().filter_map(|(name, pcr)| Some((name, pcr?)));
+        image.into_iter().chain(others).map(|(name, pcr)| (name, pcr.to_string()))
+    }
 }
 
 /// The measurement of a configuration, which has to be a valid one: an image that pins another would never start.

@@ -70,7 +70,7 @@ enum Command {
     /// Make keys for recipients of exported keys
     #[command(subcommand)]
     Recipient(RecipientCommand),
-    /// Make enclave images
+    /// Make enclave images, and look into them
     #[command(subcommand)]
     Image(Box<ImageCommand>),
     Key(Box<KeyArguments>),
@@ -209,6 +209,7 @@ mod tests {
             "recipient new --name vault --key-file k --json",
             "image build --kernel k --command-line c --enclave e --configuration c --output o --pcrs p --arch aarch64",
             "image build --kernel k --command-line c --ramdisk a --ramdisk b --output o --name n --version 2",
+            "image describe f --json",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("strongroom").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());

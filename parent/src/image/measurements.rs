@@ -58,6 +58,12 @@ impl Measuring {
 }
 
 impl Pcr {
+    /// PCR8: of the certificate, DER, whose key signed the image.
+    #[must_use]
+    pub fn of_certificate(der: &[u8]) -> Self {
+        Self::extended_by(Sha384::new().chain_update(der))
+    }
+
     /// A register that was zero and is extended by a digest, once: SHA-384(48 zero bytes ‖ digest).
     fn extended_by(digest: Sha384) -> Self {
         Self(Sha384::new().chain_update([0; 48]).chain_update(digest.finalize()).finalize().into())
