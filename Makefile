@@ -8,6 +8,10 @@ BIN := target/release
 PYTHON := target/python
 NODE := target/node
 TOOLS := target/tools
+IMAGE := target/image
+STATIC := target/x86_64-unknown-linux-musl/image
+# Slow builds (kernel, QEMU), which `make clean` leaves.
+export STRONGROOM_CACHE ?= $(CURDIR)/.cache
 CARGO_DENY_VERSION := 0.20.2
 
 # The dev stack's: from the environment or the command line.
@@ -15,12 +19,14 @@ LISTEN ?= 127.0.0.1:8080
 DEV_DIR ?= target/dev
 export LISTEN DEV_DIR
 
-.PHONY: help build demo dev test bench lint clean
+.PHONY: help build demo dev test image test-boot bench lint clean
 
 help:
 	@echo 'make demo    the main job from end to end, on embedded defaults'
 	@echo 'make dev     the same stack in the foreground (LISTEN=$(LISTEN) DEV_DIR=$(DEV_DIR))'
 	@echo 'make test    all tests, with what they need'
+	@echo 'make image   the enclave image for QEMU and nitro-cli run-enclave, and its measurements, in $(IMAGE)'
+	@echo 'make test-boot  boots it in virtual machines, without Nitro hardware'
 	@echo 'make bench   the benchmarks: some minutes, a table, and target/bench/report.md'
 	@echo 'make lint    formatting, clippy, licences and sources of dependencies'
 	@echo 'make build   all binaries, in $(BIN)'
@@ -38,6 +44,25 @@ dev: build
 test: build $(PYTHON)/installed $(NODE)/installed
 	mkdir -p target/tmp
 	TMPDIR=$(CURDIR)/target/tmp cargo test --release --locked --workspace
+
+# The image. CONFIGURATION=enclave.json makes one that accepts this configuration only.
+image: build
+	image/build-kernel $(IMAGE)/bzImage
+	image/build-binaries x86_64
+	$(BIN)/strongroom image build --kernel $(IMAGE)/bzImage --command-line "$$(cat image/kernel.command-line)" \
+	    --enclave $(STATIC)/strongroom-enclave $(if $(CONFIGURATION),--configuration $(CONFIGURATION)) \
+	    --output $(IMAGE)/strongroom-enclave-x86_64.eif --pcrs $(IMAGE)/pcrs.json
+
+# Boots it, once beside a machine with the static parent. The tests are in tests/suites/boot.
+test-boot: image
+	tests/boot/install-tools
+	image/build-binaries x86_64 --package strongroom-parent --package strongroom-tests \
+	    --bin strongroom --bin mock-kms --bin dev-stack
+	mkdir -p target/tmp
+	STRONGROOM_TOOLS=$(STRONGROOM_CACHE)/tools TMPDIR=$(CURDIR)/target/tmp cargo test --release --locked --workspace \
+	    --test suites -- --ignored --test-threads 1 --nocapture boot::
+	@if [ -f $(IMAGE)/bzImage.not-comparable ]; then \
+	    echo "MEASUREMENTS ARE NOT COMPARED WITH ANYBODY'S: $$(cat $(IMAGE)/bzImage.not-comparable)"; fi
 
 # Measures the built binaries, with moto's server for DynamoDB.
 bench: build $(PYTHON)/installed

@@ -33,7 +33,13 @@ impl EnclaveSocket {
         // A socket's path has at most 107 bytes (unix(7)); the way through the folder's descriptor is short.
         let directory = File::open(directory)?;
         let path = format!("/proc/self/fd/{}/{ENCLAVE_SOCKET}", directory.as_raw_fd());
-        Ok(Self { stream: UnixStream::connect(path).await?, buffer: BytesMut::new(), next_id: 1 })
+        UnixStream::connect(path).await.map(Self::over)
+    }
+
+    /// A connection that was made elsewhere, over which nothing was said yet.
+    #[must_use]
+    pub fn over(stream: UnixStream) -> Self {
+        Self { stream, buffer: BytesMut::new(), next_id: 1 }
     }
 
     /// Connects and says hello in this version's words.
@@ -41,9 +47,16 @@ impl EnclaveSocket {
     /// # Errors
     /// Nobody listens there, or it does not say hello back.
     pub async fn greeted(directory: &Path) -> io::Result<Self> {
-        let mut socket = Self::connect(directory).await?;
-        match socket.ask(Request::Hello { version: VERSION }).await? {
-            Ok(Response::Hello { version: VERSION }) => Ok(socket),
+        Self::connect(directory).await?.greet().await
+    }
+
+    /// Says hello in this version's words.
+    ///
+    /// # Errors
+    /// The connection ends, or the enclave does not say hello back.
+    pub async fn greet(mut self) -> io::Result<Self> {
+        match self.ask(Request::Hello { version: VERSION }).await? {
+            Ok(Response::Hello { version: VERSION }) => Ok(self),
             other => Err(io::Error::other(format!("not a hello: {other:?}"))),
         }
     }

@@ -23,7 +23,7 @@ use crate::mock_nsm::image_pcrs;
 use crate::pki::{NITRO_ROOT_FILE, NitroAuthority};
 use crate::process::{Process, START_TIMEOUT};
 pub use crate::process::{binary, test_directory};
-use crate::vm::{self, Machine};
+use crate::vm::{Image, Machine, Measurements};
 
 /// The Region of the stack's KMS.
 pub const REGION: &str = "eu-central-1";
@@ -89,9 +89,9 @@ pub enum EnclaveKind {
     /// A process with a mock NSM.
     Process,
     /// A virtual machine of the stack's own. Its documents are unsigned, which mock-kms is told to believe.
-    Machine(vm::Image),
-    /// A machine that somebody else boots from this image. Likewise.
-    Elsewhere(vm::Image),
+    Machine(Image),
+    /// A machine that somebody else boots from an image that measures this. Likewise.
+    Elsewhere(Measurements),
 }
 
 /// What kind of KMS key.
@@ -186,7 +186,8 @@ impl Plan {
 
         let pcrs = match &self.enclave {
             EnclaveKind::Process => image_pcrs(&self.image),
-            EnclaveKind::Machine(image) | EnclaveKind::Elsewhere(image) => image.pcrs,
+            EnclaveKind::Machine(image) => image.measurements.0,
+            EnclaveKind::Elsewhere(measurements) => measurements.0,
         };
         let pcr16 = Measurement::of(&bytes).pcr16;
         let registers = [("PCR0", pcrs[0]), ("PCR1", pcrs[1]), ("PCR2", pcrs[2]), ("PCR16", pcr16)];

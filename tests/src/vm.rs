@@ -33,9 +33,13 @@ const HEARTBEAT: u8 = 0xB7;
 pub struct Image {
     /// The EIF.
     pub eif: PathBuf,
-    /// PCR0-2, as the builder printed them.
-    pub pcrs: [[u8; 48]; 3],
+    /// What it measures.
+    pub measurements: Measurements,
 }
+
+/// PCR0-2, as the builder of an image printed them.
+#[derive(Debug, Clone, Copy)]
+pub struct Measurements(pub [[u8; 48]; 3]);
 
 /// A machine that runs. Dropped, it is gone.
 #[derive(Debug)]
@@ -52,6 +56,16 @@ impl Image {
     /// # Errors
     /// There is none, or the measurements are not three registers.
     pub fn open(eif: &Path, pcrs: &Path) -> io::Result<Self> {
+        Ok(Self { measurements: Measurements::read(pcrs)?, eif: eif.canonicalize()? })
+    }
+}
+
+impl Measurements {
+    /// Reads `{"PCR0": "hex", …}`.
+    ///
+    /// # Errors
+    /// The file is not there, or not that.
+    pub fn read(pcrs: &Path) -> io::Result<Self> {
         let missing = |error: io::Error| io::Error::other(format!("{}: {error} (make image)", pcrs.display()));
         let written: Value = serde_json::from_slice(&fs::read(pcrs).map_err(missing)?)?;
         let register = |name: &str| {
@@ -59,7 +73,7 @@ impl Image {
             let digits = written.get(name).and_then(Value::as_str).unwrap_or_default();
             hex::decode_to_slice(digits, &mut pcr).map(|()| pcr).map_err(io::Error::other)
         };
-        Ok(Self { eif: eif.canonicalize()?, pcrs: [register("PCR0")?, register("PCR1")?, register("PCR2")?] })
+        Ok(Self([register("PCR0")?, register("PCR1")?, register("PCR2")?]))
     }
 }
 
@@ -132,7 +146,7 @@ async fn answer_heartbeat(listener: &UnixListener) -> io::Result<()> {
 /// # Errors
 /// The variable that says so is not set.
 pub fn tools() -> io::Result<PathBuf> {
-    std::env::var_os("STRONGROOM_TOOLS").map(PathBuf::from).ok_or_else(|| {
-        io::Error::other("STRONGROOM_TOOLS does not say where QEMU is: make test-boot does")
-    })
+    std::env::var_os("STRONGROOM_TOOLS")
+        .map(PathBuf::from)
+        .ok_or_else(|| io::Error::other("STRONGROOM_TOOLS does not say where QEMU is: make test-boot does"))
 }

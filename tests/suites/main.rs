@@ -9,6 +9,7 @@
 )]
 
 mod attestation;
+mod boot;
 mod canary;
 mod command_line;
 mod custody;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use strongroom_protocol::{Configuration, MAX_CONFIGURATION, Measurement};
+use strongroom_protocol::{Configuration, ConfigurationPin, MAX_CONFIGURATION, Measurement};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -107,7 +107,7 @@ fn build(arguments: &Build) -> Outcome {
     let built_at = built_at.format(&Rfc3339).map_err(Failure::usage)?;
     let ramdisks = match &arguments.content {
         Content { enclave: Some(binary), .. } => {
-            let pin = configuration.as_ref().map(|measurement| &measurement.digest);
+            let pin = configuration.as_ref().map(ConfigurationPin::of);
             let skeleton = ramdisk::skeleton().map_err(|error| Failure::new(Exit::Failed, error))?;
             let enclave = ramdisk::enclave(Input::open(binary)?, pin)?;
             vec![Input::from_bytes("the first ramdisk", skeleton), Input::from_bytes("the second ramdisk", enclave)]

@@ -7,11 +7,12 @@ use std::io::{self, Write as _};
 use cpio::newc::{Builder, ModeFileType, trailer};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use strongroom_protocol::ConfigurationPin;
 
 use super::build::{BuildError, Input};
 
-/// The first ramdisk: what kernel and PID 1 need before PID 1 has mounted anything. The console is the kernel's: it
-/// opens it for PID 1, whose complaints would be lost otherwise.
+/// The first ramdisk: what kernel and PID 1 need before PID 1 has mounted anything. The kernel opens the console for
+/// PID 1; where there is none, Rust's runtime takes /dev/null in its place, so that no socket becomes a log.
 ///
 /// # Errors
 /// None that can be blamed on anybody: it writes to memory.
@@ -19,28 +20,29 @@ pub fn skeleton() -> io::Result<Vec<u8>> {
     let mut ramdisk = Ramdisk::new();
     ramdisk.empty("dev", ModeFileType::Directory, 0o755, (0, 0))?;
     ramdisk.empty("dev/console", ModeFileType::Char, 0o600, CONSOLE)?;
+    ramdisk.empty("dev/null", ModeFileType::Char, 0o666, NULL)?;
     ramdisk.empty("proc", ModeFileType::Directory, 0o755, (0, 0))?;
-    ramdisk.empty("sys", ModeFileType::Directory, 0o755, (0, 0))?;
     ramdisk.finish()
 }
 
-/// The second ramdisk: the binary as `/init` and, if there is one, the SHA-384 of the only configuration that it
-/// shall accept, as `/configuration.sha384`.
+/// The second ramdisk: the binary as `/init` and, if there is one, the pin of the only configuration that it shall
+/// accept.
 ///
 /// # Errors
 /// The binary cannot be read, or is longer than a cpio archive can hold (4 GiB).
-pub fn enclave(binary: Input, configuration: Option<&[u8; 48]>) -> Result<Vec<u8>, BuildError> {
+pub fn enclave(binary: Input, pin: Option<ConfigurationPin>) -> Result<Vec<u8>, BuildError> {
     let mut ramdisk = Ramdisk::new();
-    if let Some(digest) = configuration {
-        let pin = hex::encode(digest) + "\n";
-        ramdisk.file("configuration.sha384", 0o444, Input::from_bytes("the pin", pin.into_bytes()))?;
+    if let Some(pin) = pin {
+        let name = ConfigurationPin::PATH.trim_start_matches('/');
+        ramdisk.file(name, 0o444, Input::from_bytes("the pin", pin.to_text().into_bytes()))?;
     }
     ramdisk.file("init", 0o755, binary)?;
     ramdisk.finish().map_err(BuildError::Output)
 }
 
-/// /dev/console, major and minor (Documentation/admin-guide/devices.txt).
+/// Major and minor of /dev/console and /dev/null (Documentation/admin-guide/devices.txt).
 const CONSOLE: (u32, u32) = (5, 1);
+const NULL: (u32, u32) = (1, 3);
 
 /// A ramdisk being written. Entries are added in the order of their names.
 struct Ramdisk {

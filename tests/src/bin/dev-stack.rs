@@ -11,7 +11,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use serde_json::{Map, Value, json};
 use strongroom_tests::demo;
-use strongroom_tests::stack::{Plan, binary};
+use strongroom_tests::stack::{EnclaveKind, Plan, binary};
+use strongroom_tests::vm::Measurements;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
@@ -42,6 +43,13 @@ enum What {
         /// Where everything lives; made anew
         #[arg(long, default_value = "target/demo")]
         directory: PathBuf,
+        /// The enclave that somebody else has booted from an image, for example vsock:16:5005. Its documents are
+        /// believed unsigned
+        #[arg(long, value_name = "ADDRESS", requires = "pcrs")]
+        booted_enclave: Option<String>,
+        /// What that image measures
+        #[arg(long, value_name = "FILE")]
+        pcrs: Option<PathBuf>,
     },
 }
 
@@ -49,7 +57,7 @@ enum What {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         What::Dev { listen, directory } => develop(listen, directory).await,
-        What::Demo { directory } => demo::run(directory).await,
+        What::Demo { directory, booted_enclave, pcrs } => demonstrate(directory, booted_enclave.zip(pcrs)).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,6 +86,16 @@ async fn ceremonies(directory: &Path) -> io::Result<Map<String, Value>> {
     configuration.insert("operations".to_owned(), json!(["generate", "sign", "rewrap", "import", "export"]));
     configuration.insert("export_recipients".to_owned(), json!([recipient]));
     Ok(configuration)
+}
+
+async fn demonstrate(directory: PathBuf, booted: Option<(String, PathBuf)>) -> io::Result<()> {
+    let mut plan = Plan::new(directory);
+    if let Some((address, pcrs)) = booted {
+        plan.enclave = EnclaveKind::Elsewhere(Measurements::read(&pcrs)?);
+        plan.enclave_address = address;
+        plan.kms_proxy_address = "vsock:ANY:8000".to_owned();
+    }
+    demo::run(plan).await
 }
 
 async fn develop(listen: SocketAddr, directory: PathBuf) -> io::Result<()> {

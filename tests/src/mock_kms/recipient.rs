@@ -101,7 +101,7 @@ enum Refusal {
 /// What a document says that does not even claim to be signed: QEMU's have no algorithm, and zeros for a signature.
 fn unsigned(document: &[u8]) -> Option<Payload> {
     let document = AttestationDocument::parse(document).ok()?;
-    let nobody = document.algorithm == UNSIGNED && document.signature.iter().all(|byte| *byte == 0);
+    let nobody = document.sign1.algorithm == UNSIGNED && document.sign1.signature.iter().all(|byte| *byte == 0);
     nobody.then_some(document.payload)
 }
 
