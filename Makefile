@@ -19,7 +19,7 @@ LISTEN ?= 127.0.0.1:8080
 DEV_DIR ?= target/dev
 export LISTEN DEV_DIR
 
-.PHONY: help build demo dev test image test-boot bench lint clean
+.PHONY: help build demo dev test image test-boot image-oracle bench lint clean
 
 help:
 	@echo 'make demo    the main job from end to end, on embedded defaults'
@@ -67,6 +67,11 @@ test-boot: image
 # Measures the built binaries, with moto's server for DynamoDB.
 bench: build $(PYTHON)/installed
 	@exec $(BIN)/bench
+
+# Not needed by anything: AWS's library as one more judge of the images that the suites make. Takes minutes, and
+# OpenSSL's headers (libssl-dev, pkg-config).
+image-oracle:
+	cargo build --release --locked --manifest-path tests/image-oracle/Cargo.toml --target-dir target/image-oracle
 
 lint: $(TOOLS)/bin/cargo-deny
 	cargo fmt --check
