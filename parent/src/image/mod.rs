@@ -11,3 +11,6 @@ pub mod measurements;
 pub mod metadata;
 pub mod ramdisk;
 pub mod signature;
+
+#[cfg(test)]
+mod tests;
