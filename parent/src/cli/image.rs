@@ -50,7 +50,7 @@ pub(super) struct Build {
     #[command(flatten)]
     content: Content,
     /// The only configuration that the image accepts, byte for byte
-    #[arg(long, value_name = "FILE", requires = "enclave")]
+    #[arg(long, value_name = "FILE", conflicts_with = "ramdisk")]
     configuration: Option<PathBuf>,
     /// Where the image is written; an older one is replaced
     #[arg(long, value_name = "FILE")]
