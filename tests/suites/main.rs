@@ -16,6 +16,7 @@ mod custody;
 mod derive;
 mod frames;
 mod hostile_parent;
+mod image;
 mod independent;
 mod killed;
 mod kms_calls;
