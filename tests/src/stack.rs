@@ -258,7 +258,9 @@ impl Plan {
             .args(["--listen", &listen.to_string(), "--log-level", &self.log_level]);
         if !matches!(self.enclave, EnclaveKind::Process) {
             // A root that signs nothing here, for what is signed must still be.
-            NitroAuthority::open(&self.directory.join("nsm"))?;
+            let nsm = self.directory.join("nsm");
+            NitroAuthority::open(&nsm)?;
+            fs::copy(nsm.join(NITRO_ROOT_FILE), self.directory.join(NITRO_ROOT_FILE))?;
             command.arg("--dangerously-believe-unsigned-attestation-documents-of-qemu");
         }
         let state = self.directory.join("kms");

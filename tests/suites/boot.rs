@@ -84,8 +84,14 @@ async fn documents_of_the_real_driver_measure_what_was_built_and_configured() {
 #[ignore = "boots a machine: make test-boot"]
 async fn keys_of_every_algorithm_are_made_and_large_requests_and_replies_cross_vsock() {
     let it = booted().await;
-    for algorithm in ["secp256k1", "ed25519", "bip32-secp256k1", "slip10-ed25519"] {
-        it.create_with(json!({ "key_id": algorithm, "algorithm": algorithm })).await;
+    for (algorithm, paths) in
+        [("secp256k1", None), ("ed25519", None), ("bip32-secp256k1", Some("m/44'")), ("slip10-ed25519", Some("m/44'"))]
+    {
+        let mut policy = json!({ "payloads": ["message"] });
+        if let Some(prefix) = paths {
+            policy["paths"] = json!([prefix]);
+        }
+        it.create_with(json!({ "key_id": algorithm, "algorithm": algorithm, "policy": policy })).await;
     }
     it.create_held("held", 600).await;
     it.signs("held").await;
@@ -122,7 +128,7 @@ async fn another_configuration_is_measured_and_kms_says_no() {
     })
     .await;
     let create = json!({ "key_id": "a", "algorithm": "ed25519" });
-    assert_problem(&it.try_create(create).await, 403, "kms-denied");
+    assert_problem(&it.try_create(create).await, 502, "kms-denied");
 }
 
 #[tokio::test]
@@ -134,7 +140,7 @@ async fn another_image_is_measured_and_kms_says_no() {
     })
     .await;
     let create = json!({ "key_id": "a", "algorithm": "ed25519" });
-    assert_problem(&it.try_create(create).await, 403, "kms-denied");
+    assert_problem(&it.try_create(create).await, 502, "kms-denied");
 }
 
 /// One image for one configuration: made of the released one's kernel and binary, and of the configuration.

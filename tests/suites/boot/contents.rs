@@ -11,6 +11,9 @@ use strongroom_tests::stack::binary;
 
 use super::released;
 
+/// Before each section's data.
+const SECTION_HEADER: usize = 12;
+
 /// The files of an image's ramdisks with their modes, and the contents of those that have some.
 fn files() -> BTreeMap<String, (u32, Vec<u8>)> {
     let described =
@@ -18,12 +21,12 @@ fn files() -> BTreeMap<String, (u32, Vec<u8>)> {
     let described: Value = serde_json::from_slice(&described.expect("runs").stdout).expect("JSON");
     let eif = std::fs::read(released().eif).expect("an image");
     let mut files = BTreeMap::new();
-    for section in described["sections"].as_array().expect("sections") {
-        if section["type"] != "ramdisk" {
+    for section in described["Sections"].as_array().expect("sections") {
+        if section["Type"] != "ramdisk" {
             continue;
         }
         let number = |name: &str| usize::try_from(section[name].as_u64().expect("a number")).expect("fits");
-        let data = &eif[number("offset")..][..number("size")];
+        let data = &eif[number("Offset") + SECTION_HEADER..][..number("Size")];
         let mut archive = Vec::new();
         GzDecoder::new(data).read_to_end(&mut archive).expect("gzip");
         let mut rest = &archive[..];
