@@ -5,24 +5,25 @@
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use strongroom_protocol::{Address, Cid};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
-/// A connected stream of any kind.
-pub type Stream = Box<dyn ByteStream>;
+/// A connected stream of any kind; writes go out in pieces of at most 16 KiB.
+pub struct Stream(Box<dyn ByteStream>);
 
-/// What a [`Stream`] can do.
-pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
-/// Largest write towards a guest: vsock back ends have trouble with larger ones.
-pub const MAX_WRITE: usize = 16 * 1024;
+/// Largest single write: vsock back ends have trouble with larger ones.
+const MAX_WRITE: usize = 16 * 1024;
 
 /// How long a connection may take to be there. Vsock's own connect has no deadline.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
@@ -41,11 +42,11 @@ pub async fn dial(address: &Address) -> io::Result<Stream> {
 async fn connect(address: &Address) -> io::Result<Stream> {
     match address {
         Address::Vsock { cid: Cid::Number(cid), port } => {
-            Ok(Box::new(VsockStream::connect(VsockAddr::new(*cid, *port)).await?))
+            VsockStream::connect(VsockAddr::new(*cid, *port)).await.map(Stream::over)
         }
         Address::Vsock { cid: Cid::Any | Cid::Parent, .. } => Err(io::ErrorKind::AddrNotAvailable.into()),
-        Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-        Address::UnixHybrid { path, port } => Ok(Box::new(connect_hybrid(path, *port).await?)),
+        Address::Unix(path) => UnixStream::connect(path).await.map(Stream::over),
+        Address::UnixHybrid { path, port } => connect_hybrid(path, *port).await.map(Stream::over),
     }
 }
 
@@ -104,8 +105,8 @@ impl Listener {
     /// This machine's, for want of resources mostly; the listener stays usable.
     pub async fn accept(&self) -> io::Result<Stream> {
         match self {
-            Self::Vsock(listener) => Ok(Box::new(listener.accept().await?.0)),
-            Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Self::Vsock(listener) => listener.accept().await.map(|(stream, _)| Stream::over(stream)),
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::over(stream)),
         }
     }
 }
@@ -133,9 +134,79 @@ async fn is_abandoned_socket(path: &Path) -> bool {
         && UnixStream::connect(path).await.is_err_and(refused)
 }
 
+impl Stream {
+    fn over(stream: impl ByteStream + 'static) -> Self {
+        Self(Box::new(stream))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(cx, buf.get(..MAX_WRITE).unwrap_or(buf))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(cx)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::IoSlice;
+    use std::sync::{Arc, Mutex};
+
+    /// Takes whatever it is given, and remembers in which pieces.
+    #[derive(Clone, Default)]
+    struct Pieces(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl AsyncRead for Pieces {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Pieces {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.0.lock().expect("not poisoned").push(buf.to_vec());
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn writes_go_out_in_pieces_of_at_most_16_kib() {
+        let pieces = Pieces::default();
+        let mut stream = Stream::over(pieces.clone());
+        let bytes: Vec<u8> = (0..100_000).map(|n| (n % 251) as u8).collect();
+        stream.write_all(&bytes).await.expect("written");
+        let mut taken = std::mem::take(&mut *pieces.0.lock().expect("not poisoned"));
+        assert!(taken.iter().all(|piece| piece.len() <= 16 * 1024));
+        assert_eq!(taken.concat(), bytes);
+
+        let slices = [IoSlice::new(&bytes), IoSlice::new(&bytes)];
+        let length = stream.write_vectored(&slices).await.expect("written");
+        taken = std::mem::take(&mut *pieces.0.lock().expect("not poisoned"));
+        assert!(length <= 16 * 1024 && taken.iter().all(|piece| piece.len() <= 16 * 1024));
+        assert_eq!(taken.concat(), bytes[..length]);
+    }
 
     #[tokio::test]
     async fn a_stale_socket_file_is_replaced_and_a_living_one_is_not() {

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use crate::transport::{MAX_WRITE, Stream};
+use crate::transport::Stream;
 
 /// A connection. Clones share it; it closes when told to, or by itself when anything is wrong with it.
 #[derive(Clone)]
@@ -249,9 +249,7 @@ async fn write_requests(
             let Ok(next) = queue.try_recv() else { break };
             gathered.extend_from_slice(&next.frame);
         }
-        for chunk in gathered.chunks(MAX_WRITE) {
-            writer.write_all(chunk).await?;
-        }
+        writer.write_all(&gathered).await?;
         writer.flush().await?;
         gathered.shrink_to(GATHER);
     }
