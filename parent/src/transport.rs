@@ -60,9 +60,14 @@ async fn connect_hybrid(path: &Path, port: u32) -> io::Result<UnixStream> {
         if greeting.len() == MAX_GREETING {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the VMM's greeting does not end"));
         }
-        greeting.push(stream.read_u8().await?);
+        match stream.read_u8().await {
+            Ok(byte) => greeting.push(byte),
+            // How both say that nobody in the guest serves the port.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            Err(error) => return Err(error),
+        }
     }
-    if greeting.starts_with(b"OK ") {
+    if greeting.starts_with(b"OK ") && greeting.ends_with(b"\n") {
         Ok(stream)
     } else {
         Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the VMM did not connect to the guest's port"))
@@ -259,12 +264,17 @@ mod tests {
             let folder = tempfile::tempdir().expect("folder");
             let path = folder.path().join("vm");
             let listener = UnixListener::bind(&path).expect("bound");
-            let greeting = greeting.to_owned();
-            tokio::spawn(async move {
+            let vmm = async {
                 let (mut stream, _) = listener.accept().await.expect("accepted");
-                let _ = stream.write_all(greeting.as_bytes()).await;
-            });
-            assert!(dial(&Address::UnixHybrid { path, port: 5005 }).await.is_err());
+                stream.read_exact(&mut [0; 13]).await.expect("read");
+                stream.write_all(greeting.as_bytes()).await.expect("written");
+            };
+            let address = Address::UnixHybrid { path, port: 5005 };
+            let (dialled, ()) = tokio::join!(dial(&address), vmm);
+            let error = dialled.err().expect("no stream");
+            let expected =
+                if greeting.len() == 100 { io::ErrorKind::InvalidData } else { io::ErrorKind::ConnectionRefused };
+            assert_eq!(error.kind(), expected, "{greeting}");
         }
     }
 }
