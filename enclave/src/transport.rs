@@ -78,12 +78,12 @@ impl Listener {
             Self::Vsock(listener) => {
                 let (stream, address) = listener.accept().await?;
                 let peer = Peer { cid: Some(address.cid()) };
-                Ok(Accepted { stream: ByteStream(Box::new(stream)), hybrid_port: None, peer })
+                Ok(Accepted { stream: ByteStream::over(stream), hybrid_port: None, peer })
             }
             Self::Unix(listener, hybrid_port) => {
                 let (stream, _) = listener.accept().await?;
                 let peer = Peer { cid: None };
-                Ok(Accepted { stream: ByteStream(Box::new(stream)), hybrid_port: *hybrid_port, peer })
+                Ok(Accepted { stream: ByteStream::over(stream), hybrid_port: *hybrid_port, peer })
             }
         }
     }
@@ -125,11 +125,11 @@ pub(crate) async fn dial(address: &Address, parent: Peer) -> io::Result<ByteStre
                 })?,
                 Cid::Any => return Err(io::Error::other("ANY is no address to connect to")),
             };
-            Ok(ByteStream(Box::new(VsockStream::connect(VsockAddr::new(cid, *port)).await?)))
+            VsockStream::connect(VsockAddr::new(cid, *port)).await.map(ByteStream::over)
         }
-        Address::Unix(path) => Ok(ByteStream(Box::new(UnixStream::connect(path).await?))),
+        Address::Unix(path) => UnixStream::connect(path).await.map(ByteStream::over),
         Address::UnixHybrid { path, port } => {
-            Ok(ByteStream(Box::new(UnixStream::connect(Address::hybrid_host_path(path, *port)).await?)))
+            UnixStream::connect(Address::hybrid_host_path(path, *port)).await.map(ByteStream::over)
         }
     }
 }
@@ -150,6 +150,13 @@ fn is_dead_socket(path: &Path) -> io::Result<bool> {
     let refused =
         StdUnixStream::connect(path).err().map(|error| error.kind()) == Some(io::ErrorKind::ConnectionRefused);
     Ok(refused && std::fs::symlink_metadata(path)?.file_type().is_socket())
+}
+
+impl ByteStream {
+    /// Over any connected stream.
+    pub(crate) fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self(Box::new(stream))
+    }
 }
 
 impl AsyncRead for ByteStream {
@@ -175,6 +182,50 @@ impl AsyncWrite for ByteStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::IoSlice;
+    use std::sync::{Arc, Mutex};
+
+    /// Takes whatever it is given, and remembers in which pieces.
+    #[derive(Clone, Default)]
+    struct Pieces(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl AsyncRead for Pieces {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Pieces {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.0.lock().expect("not poisoned").push(buf.to_vec());
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn writes_go_out_in_pieces_of_at_most_16_kib() {
+        let pieces = Pieces::default();
+        let mut stream = ByteStream::over(pieces.clone());
+        let bytes: Vec<u8> = (0..100_000).map(|n| (n % 251) as u8).collect();
+        stream.write_all(&bytes).await.expect("written");
+        let mut taken = std::mem::take(&mut *pieces.0.lock().expect("not poisoned"));
+        assert!(taken.iter().all(|piece| piece.len() <= 16 * 1024));
+        assert_eq!(taken.concat(), bytes);
+
+        let slices = [IoSlice::new(&bytes), IoSlice::new(&bytes)];
+        let length = stream.write_vectored(&slices).await.expect("written");
+        taken = std::mem::take(&mut *pieces.0.lock().expect("not poisoned"));
+        assert!(length <= 16 * 1024 && taken.iter().all(|piece| piece.len() <= 16 * 1024));
+        assert_eq!(taken.concat(), bytes[..length]);
+    }
 
     #[tokio::test]
     async fn a_dead_socket_is_replaced_and_a_file_is_not() {
