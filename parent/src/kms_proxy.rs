@@ -4,13 +4,14 @@
 
 use std::fmt;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
@@ -33,7 +34,11 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a connection may carry nothing in either direction. KMS closes idle ones sooner.
 const IDLE_DEADLINE: Duration = Duration::from_secs(300);
 
-/// One read and write. Vsock drivers have trouble with larger ones.
+/// The same once one side has ended. The enclave gives up a call after three seconds and makes another: what a
+/// dead remote never ends must not take all places.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// One read.
 const CHUNK: usize = 16 * 1024;
 
 impl Remote {
@@ -76,40 +81,47 @@ async fn relay(inside: Stream, remote: &Remote) -> io::Result<()> {
     let connect = TcpStream::connect((remote.host.as_str(), remote.port));
     let outside = timeout(CONNECT_DEADLINE, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
     outside.set_nodelay(true)?;
-    pump_both(inside, outside, IDLE_DEADLINE).await
+    pump_both(inside, outside, IDLE_DEADLINE, LINGER).await
 }
 
 /// Carries bytes both ways until both sides have ended, one has failed, or `idle` has passed without a
-/// byte. The end of one direction is passed on and leaves the other open.
-async fn pump_both<A, B>(a: A, b: B, idle: Duration) -> io::Result<()>
+/// byte. The end of one direction is passed on and leaves the other open, until `linger` has passed without one.
+async fn pump_both<A, B>(a: A, b: B, idle: Duration, linger: Duration) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
 {
     let (a_read, a_write) = tokio::io::split(a);
     let (b_read, b_write) = tokio::io::split(b);
-    let (activity, mut active) = tokio::sync::watch::channel(Instant::now());
-    let idle_too_long = async {
-        loop {
-            let due = *active.borrow_and_update() + idle;
-            if due <= Instant::now() {
-                return;
-            }
-            sleep_until(due).await;
-        }
+    let (activity, mut active) = watch::channel(Instant::now());
+    let (mut there, mut back) = (pin!(pump(a_read, b_write, &activity)), pin!(pump(b_read, a_write, &activity)));
+    let there_ended = tokio::select! {
+        ended = &mut there => ended.map(|()| true)?,
+        ended = &mut back => ended.map(|()| false)?,
+        () = idle_for(idle, &mut active) => return Ok(()),
     };
+    let rest = async { if there_ended { back.await } else { there.await } };
     tokio::select! {
-        done = async { tokio::try_join!(pump(a_read, b_write, &activity), pump(b_read, a_write, &activity)) } => {
-            done.map(|_| ())
+        ended = rest => ended,
+        () = idle_for(linger, &mut active) => Ok(()),
+    }
+}
+
+/// Returns once nothing has happened for so long.
+async fn idle_for(time: Duration, active: &mut watch::Receiver<Instant>) {
+    loop {
+        let due = *active.borrow_and_update() + time;
+        if due <= Instant::now() {
+            return;
         }
-        () = idle_too_long => Ok(()),
+        sleep_until(due).await;
     }
 }
 
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    activity: &tokio::sync::watch::Sender<Instant>,
+    activity: &watch::Sender<Instant>,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -117,6 +129,7 @@ async fn pump(
         let Some(bytes) = chunk.get(..length).filter(|bytes| !bytes.is_empty()) else {
             // The other side may be gone already, which ends this direction just as well.
             let _ = to.shutdown().await;
+            activity.send_replace(Instant::now());
             return Ok(());
         };
         to.write_all(bytes).await?;
@@ -151,6 +164,9 @@ mod tests {
     use super::*;
     use tokio::io::duplex;
 
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(5);
+
     #[test]
     fn remotes_are_a_host_and_a_port() {
         for good in ["kms.eu-central-1.amazonaws.com:443", "127.0.0.1:8443", "[::1]:8443"] {
@@ -164,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_one_direction_leaves_the_other_open() {
         let ((mut client, inside), (outside, mut server)) = (duplex(64), duplex(64));
-        let pump = tokio::spawn(pump_both(inside, outside, Duration::from_secs(5)));
+        let pump = tokio::spawn(pump_both(inside, outside, LONG, LONG));
         client.write_all(b"question").await.expect("written");
         client.shutdown().await.expect("ended");
         let mut question = Vec::new();
@@ -181,8 +197,29 @@ mod tests {
     #[tokio::test]
     async fn an_idle_connection_is_closed() {
         let ((mut client, inside), (outside, _server)) = (duplex(64), duplex(64));
-        tokio::spawn(pump_both(inside, outside, Duration::from_millis(50)));
+        tokio::spawn(pump_both(inside, outside, SHORT, LONG));
         let mut nothing = Vec::new();
         assert_eq!(client.read_to_end(&mut nothing).await.expect("closed"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_side_that_does_not_read_is_dropped_at_the_deadline() {
+        for remote_is_deaf in [true, false] {
+            let ((client, inside), (outside, server)) = (duplex(64), duplex(64));
+            tokio::spawn(pump_both(inside, outside, SHORT, LONG));
+            let (mut speaker, deaf) = if remote_is_deaf { (client, server) } else { (server, client) };
+            // More than fits on the way.
+            let spoken = timeout(LONG, speaker.write_all(&[0; 2 * CHUNK])).await.expect("it waits for ever");
+            assert!(spoken.is_err(), "the other side does not read");
+            drop(deaf);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_remote_that_does_not_end_does_not_keep_what_the_enclave_has_given_up() {
+        let ((client, inside), (outside, _server)) = (duplex(64), duplex(64));
+        let pump = tokio::spawn(pump_both(inside, outside, LONG, SHORT));
+        drop(client);
+        timeout(LONG, pump).await.expect("it lingers").expect("no panic").expect("no error");
     }
 }
