@@ -20,10 +20,13 @@ use crate::transport::{Accepted, ByteStream, Listener};
 
 /// Connections at one time.
 const MAX_CONNECTIONS: usize = 64;
-/// Requests in flight, over all connections. More are answered `Busy` at once.
+/// Requests in flight on one connection. More are answered `Busy` at once.
 const MAX_IN_FLIGHT: usize = 4096;
-/// Bytes of requests in flight, over all connections: what waits for KMS waits in memory.
+/// Bytes of requests in flight on one connection: what waits for KMS waits in memory.
 const MAX_BYTES_IN_FLIGHT: usize = 32 * 1024 * 1024;
+/// So many times as much is in flight over all connections: one peer that does not read its replies leaves the
+/// others as much as it has taken.
+const SHARES: usize = 2;
 /// From connecting to a valid hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// From a frame's first byte to its last, and for each write.
@@ -36,7 +39,7 @@ const MAX_GATHER: usize = 256;
 /// Accepts connections for ever.
 pub(crate) async fn serve(listener: Listener, service: Arc<Service>) -> Infallible {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let in_flight = Arc::new(InFlight::default());
+    let in_flight = Arc::new(InFlight::shares(SHARES));
     loop {
         let accepted = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -84,14 +87,15 @@ struct Connection {
 /// A reply on its way, and its request's place among those in flight.
 type Reply = (ResponseFrame, Option<Place>);
 
-/// How much is in flight, over all connections.
+/// How much is in flight, on one connection or over all.
 struct InFlight {
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
 }
 
-/// Room for one request and for its bytes until its reply is written.
-type Place = [OwnedSemaphorePermit; 2];
+/// Room for one request and for its bytes until its reply is written, on its connection and among all.
+type Place = [Permits; 2];
+type Permits = [OwnedSemaphorePermit; 2];
 
 /// Whether a request is served.
 enum Admission {
@@ -103,30 +107,32 @@ enum Admission {
     Refused,
 }
 
-impl Default for InFlight {
-    fn default() -> Self {
-        Self { requests: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), bytes: Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT)) }
-    }
-}
-
 impl InFlight {
-    fn admit(&self, request: &Request, length: usize) -> Admission {
+    fn shares(shares: usize) -> Self {
+        let semaphore = |share| Arc::new(Semaphore::new(shares * share));
+        Self { requests: semaphore(MAX_IN_FLIGHT), bytes: semaphore(MAX_BYTES_IN_FLIGHT) }
+    }
+
+    /// Whether a request of `length` is served here, and among `all`.
+    fn admit(&self, all: &Self, request: &Request, length: usize) -> Admission {
         if matches!(request, Request::Health) {
             return Admission::Uncounted;
         }
-        let place = || {
-            let length = u32::try_from(length).ok()?;
-            let request = Arc::clone(&self.requests).try_acquire_owned().ok()?;
-            let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(length).ok()?;
-            Some([request, bytes])
-        };
-        place().map_or(Admission::Refused, Admission::Counted)
+        let place = self.take(length).and_then(|own| Some([own, all.take(length)?]));
+        place.map_or(Admission::Refused, Admission::Counted)
+    }
+
+    fn take(&self, length: usize) -> Option<Permits> {
+        let length = u32::try_from(length).ok()?;
+        let request = Arc::clone(&self.requests).try_acquire_owned().ok()?;
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(length).ok()?;
+        Some([request, bytes])
     }
 }
 
 impl Connection {
     /// Serves one connection until its end.
-    async fn run(accepted: Accepted, service: Arc<Service>, in_flight: Arc<InFlight>) -> Result<(), ConnectionError> {
+    async fn run(accepted: Accepted, service: Arc<Service>, all: Arc<InFlight>) -> Result<(), ConnectionError> {
         let peer = accepted.peer;
         let greeted = timeout(HELLO_TIMEOUT, async {
             let (reader, writer) = tokio::io::split(accepted.establish().await?);
@@ -137,6 +143,7 @@ impl Connection {
         let (mut connection, mut writer, hello) = greeted.await.map_err(|_| ConnectionError::NoHello)??;
         greet(&mut writer, hello).await?;
 
+        let in_flight = InFlight::shares(1);
         let (replies, queue) = mpsc::channel(MAX_GATHER);
         let mut writing = tokio::spawn(write_replies(writer, queue));
         loop {
@@ -145,7 +152,7 @@ impl Connection {
                 written = &mut writing => return written.unwrap_or(Err(ConnectionError::NotReading)),
             };
             let Some((RequestFrame { id, request }, length)) = request else { return Ok(()) };
-            let admission = in_flight.admit(&request, length);
+            let admission = in_flight.admit(&all, &request, length);
             let pending = |place| Pending(Some((id, replies.clone(), place)));
             let service = Arc::clone(&service);
             let answer = async move { service.handle(request, peer).await };
@@ -240,5 +247,30 @@ impl Drop for Pending {
             let reply = ResponseFrame { id, result: Err(ErrorCode::Internal) };
             tokio::spawn(async move { replies.send((reply, place)).await });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strongroom_protocol::ByteString;
+
+    #[test]
+    fn what_one_connection_takes_leaves_the_same_to_the_others() {
+        let (all, first, second) = (InFlight::shares(SHARES), InFlight::shares(1), InFlight::shares(1));
+        let admit = |own: &InFlight, length| match own.admit(
+            &all,
+            &Request::Configure { configuration: ByteString::default() },
+            length,
+        ) {
+            Admission::Counted(place) => Some(place),
+            Admission::Uncounted | Admission::Refused => None,
+        };
+        let taken: Vec<_> = std::iter::from_fn(|| admit(&first, 1)).collect();
+        assert_eq!(taken.len(), MAX_IN_FLIGHT);
+        assert!(admit(&second, MAX_BYTES_IN_FLIGHT - 1).is_some() && admit(&second, MAX_BYTES_IN_FLIGHT + 1).is_none());
+        assert!(admit(&first, 1).is_none());
+        drop(taken);
+        assert!(admit(&first, 1).is_some());
     }
 }

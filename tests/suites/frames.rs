@@ -195,6 +195,7 @@ async fn who_does_not_read_its_replies_is_dropped_and_costs_bounded_memory() {
     let mut other = EnclaveSocket::greeted(directory).await.expect("a greeting");
     let started = Instant::now();
     assert!(other.ask(Request::Health).await.expect("a reply").is_ok());
+    it.signs("a").await;
     assert!(started.elapsed() < Duration::from_secs(2), "another waited");
     let grown = resident_kilobytes(&it).saturating_sub(memory);
     assert!(grown < 128 * 1024, "the enclave has grown by {grown} KiB");
