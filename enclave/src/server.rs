@@ -31,6 +31,9 @@ const SHARES: usize = 2;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// From a frame's first byte to its last, and for each write.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// From a request to the next one's first byte; a parent asks every five seconds how the enclave is. Not every
+/// end of a connection is told to the other side (vhost-device-vsock forgets some), and places are few.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Room made for reading at one time: memory follows what has arrived, not what was announced.
 const READ_STEP: usize = 32 * 1024;
 /// Replies gathered for one flush.
@@ -73,6 +76,8 @@ enum ConnectionError {
     Frame(#[from] FrameError),
     #[error("no hello in time, or something else instead")]
     NoHello,
+    #[error("it asks for nothing")]
+    Idle,
     #[error("a frame was begun and not finished in time")]
     Stalled,
     #[error("it does not read its replies")]
@@ -137,7 +142,7 @@ impl Connection {
         let greeted = timeout(HELLO_TIMEOUT, async {
             let (reader, writer) = tokio::io::split(accepted.establish().await?);
             let mut connection = Self { reader, buffer: BytesMut::new() };
-            let (hello, _) = connection.next().await?.ok_or(ConnectionError::NoHello)?;
+            let (hello, _) = connection.next(HELLO_TIMEOUT).await?.ok_or(ConnectionError::NoHello)?;
             Ok::<_, ConnectionError>((connection, writer, hello))
         });
         let (mut connection, mut writer, hello) = greeted.await.map_err(|_| ConnectionError::NoHello)??;
@@ -148,7 +153,7 @@ impl Connection {
         let mut writing = tokio::spawn(write_replies(writer, queue));
         loop {
             let request = tokio::select! {
-                request = connection.next() => request?,
+                request = connection.next(IDLE_TIMEOUT) => request?,
                 written = &mut writing => return written.unwrap_or(Err(ConnectionError::NotReading)),
             };
             let Some((RequestFrame { id, request }, length)) = request else { return Ok(()) };
@@ -166,9 +171,10 @@ impl Connection {
         }
     }
 
-    /// The next request and its length on the wire; none at a clean end between frames.
-    async fn next(&mut self) -> Result<Option<(RequestFrame, usize)>, ConnectionError> {
-        if self.buffer.is_empty() && !self.fill().await? {
+    /// The next request and its length on the wire; none at a clean end between frames. It begins within
+    /// `patience`.
+    async fn next(&mut self, patience: Duration) -> Result<Option<(RequestFrame, usize)>, ConnectionError> {
+        if self.buffer.is_empty() && !timeout(patience, self.fill()).await.map_err(|_| ConnectionError::Idle)?? {
             return Ok(None);
         }
         let item = timeout(FRAME_TIMEOUT, self.rest_of_frame()).await.map_err(|_| ConnectionError::Stalled)??;
@@ -254,6 +260,17 @@ impl Drop for Pending {
 mod tests {
     use super::*;
     use strongroom_protocol::ByteString;
+
+    #[tokio::test]
+    async fn a_peer_that_vanished_without_a_word_keeps_no_place() {
+        let (peer, stream) = tokio::io::duplex(64);
+        let (reader, _writer) = tokio::io::split(ByteStream::over(stream));
+        let mut connection = Connection { reader, buffer: BytesMut::new() };
+        let patience = Duration::from_millis(50);
+        assert!(matches!(connection.next(patience).await, Err(ConnectionError::Idle)));
+        drop(peer);
+        assert!(matches!(connection.next(patience).await, Ok(None)), "an end in time is an end");
+    }
 
     #[test]
     fn what_one_connection_takes_leaves_the_same_to_the_others() {

@@ -52,7 +52,7 @@ pub(super) struct Supervisor {
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How often the enclave is asked how it is, and how long it may take to say so. A connection whose
-/// other end vanished is found out by this.
+/// other end vanished is found out by this, on both sides: the enclave gives up who asks nothing for half a minute.
 const PING_EVERY: Duration = Duration::from_secs(5);
 const PING_DEADLINE: Duration = Duration::from_secs(5);
 
