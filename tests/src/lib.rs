@@ -15,3 +15,4 @@ mod process;
 pub mod scripts;
 pub mod stack;
 pub mod vm;
+pub mod vmm;

@@ -24,6 +24,7 @@ use crate::pki::{NITRO_ROOT_FILE, NitroAuthority};
 use crate::process::{Process, START_TIMEOUT};
 pub use crate::process::{binary, test_directory};
 use crate::vm::{Image, Machine, Measurements};
+use crate::vmm::{self, Vmm};
 
 /// The Region of the stack's KMS.
 pub const REGION: &str = "eu-central-1";
@@ -77,6 +78,8 @@ pub struct Plan {
     pub enclave_address: String,
     /// The socket of the enclave's way to KMS.
     pub kms_proxy_address: String,
+    /// Whether a VMM stands between parent and enclave, which have sockets of its own then; see [`Plan::in_a_vm`].
+    pub vmm: bool,
     /// Arguments of the enclave beside the usual ones.
     pub enclave_arguments: Vec<String>,
     /// How much everybody logs.
@@ -123,9 +126,17 @@ impl Plan {
             parent_environment: Vec::new(),
             enclave_address: "unix:enclave.sock".to_owned(),
             kms_proxy_address: "unix:kms-proxy.sock".to_owned(),
+            vmm: false,
             enclave_arguments: Vec::new(),
             log_level: "info".to_owned(),
         }
+    }
+
+    /// Puts the enclave into a guest, whose vsock the parent reaches as [`Vmm`] shows it.
+    pub fn in_a_vm(&mut self) {
+        self.vmm = true;
+        self.enclave_address = format!("unix-hybrid:{}:{}", vmm::SOCKET, vmm::ENCLAVE_PORT);
+        self.kms_proxy_address = format!("unix-hybrid:{}:{}", vmm::SOCKET, vmm::KMS_PROXY_PORT);
     }
 
     /// Starts the stack and waits until `/readyz` says yes.
@@ -152,12 +163,14 @@ impl Plan {
         let control = Control::new(endpoint.control);
         let kms_keys = self.configure(&control).await?;
         fs::write(self.directory.join(CONFIG_FILE), self.strongroom_toml(endpoint.kms))?;
+        let vmm = if self.vmm { Some(Vmm::start(&self.directory)?) } else { None };
         let enclave = self.start_enclave("enclave").await?;
         let parent = self.start_parent("parent", CONFIG_FILE)?;
         Ok(Stack {
             url: self.url(self.listen),
             http,
             plan: self,
+            vmm,
             control,
             endpoint,
             kms_key: kms_keys.first().cloned().unwrap_or_default(),
@@ -279,9 +292,15 @@ impl Plan {
     }
 
     async fn start_enclave_process(&self, name: &'static str) -> io::Result<Process> {
+        let (listen, kms_proxy) = if self.vmm {
+            let (listen, kms_proxy) = (vmm::guest_port(vmm::ENCLAVE_PORT), vmm::host_port(vmm::KMS_PROXY_PORT));
+            (format!("unix:{listen}"), format!("unix:{kms_proxy}"))
+        } else {
+            (self.enclave_address.clone(), self.kms_proxy_address.clone())
+        };
         let mut command = self.command("dev-enclave");
         command
-            .args(["--listen", &self.enclave_address, "--kms-proxy", &self.kms_proxy_address])
+            .args(["--listen", &listen, "--kms-proxy", &kms_proxy])
             .args(["--nsm-dir", "nsm", "--image", &self.image, "--log-level", &self.log_level])
             .args(&self.enclave_arguments);
         if self.debug_mode {
@@ -331,6 +350,8 @@ pub struct Stack {
     /// The parent's URL.
     pub url: String,
     http: reqwest::Client,
+    /// The VMM, if the plan has one.
+    pub vmm: Option<Vmm>,
     /// The controls of mock-kms.
     pub control: Control,
     /// The ARN of the first KMS key.
@@ -425,6 +446,7 @@ impl Stack {
             listen: free_address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?,
             enclave_address: "unix:another-enclave.sock".to_owned(),
             kms_proxy_address: "unix:another-kms-proxy.sock".to_owned(),
+            vmm: false,
             ..self.plan.clone()
         };
         fs::write(self.directory().join("another.toml"), plan.strongroom_toml(self.endpoint.kms))?;
