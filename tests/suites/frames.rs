@@ -8,8 +8,6 @@ use serde_json::json;
 use strongroom_protocol::frame::{self, MAX_ENTRIES, MAX_FRAME};
 use strongroom_protocol::{ByteString, ErrorCode, Health, Nonce, Payload, Request, RequestFrame, Response, VERSION};
 use strongroom_tests::frames::EnclaveSocket;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
 use crate::scene::{Scene, eventually};
@@ -18,7 +16,7 @@ use crate::shared::SharedScene;
 static SCENE: SharedScene = SharedScene::new(|_| {});
 
 /// Longer than every deadline of the enclave's socket (5 s for a hello, 10 s for a frame or a write).
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The enclave closes the connection without a word.
 pub(crate) async fn assert_dropped(mut socket: EnclaveSocket, name: &str) {
@@ -259,45 +257,8 @@ async fn a_hundred_connections_take_nothing_from_those_who_are_served() {
     eventually("there is room again", async || EnclaveSocket::greeted(directory).await.is_ok()).await;
 }
 
-#[tokio::test]
-async fn a_hybrid_vmm_socket_serves_the_parent_and_refuses_other_first_lines() {
-    let it = Scene::planned(|plan| {
-        // vm.sock towards the guest's port 5005, vm.sock_8000 from the guest to the host's port 8000.
-        plan.enclave_address = "unix-hybrid:vm.sock:5005".to_owned();
-        plan.kms_proxy_address = "unix-hybrid:vm.sock:8000".to_owned();
-    })
-    .await;
-    it.create("a").await;
-    it.signs("a").await;
-
-    for (name, line) in [
-        ("another_port", &b"CONNECT 5006\n"[..]),
-        ("garbage", b"\xff\xfe\n"),
-        ("no_line_end", &[b'C'; 64]),
-        ("carriage_return", b"CONNECT 5005\r\n"),
-        ("a_frame", &[0, 0, 0, 1, 0]),
-    ] {
-        let mut stream = vmm(it.stack.directory()).await;
-        stream.write_all(line).await.expect("sent");
-        let mut said = Vec::new();
-        // A close with unread bytes is a reset.
-        let _ = timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("dropped");
-        assert_eq!(said, b"", "{name}");
-    }
-    let mut stream = vmm(it.stack.directory()).await;
-    stream.write_all(b"CONNECT 5005\n").await.expect("sent");
-    let mut ok = [0; 8];
-    stream.read_exact(&mut ok).await.expect("read");
-    assert_eq!(&ok, b"OK 5005\n");
-    it.signs("a").await;
-}
-
 async fn connection(directory: &Path, greeted: bool) -> EnclaveSocket {
     let socket =
         if greeted { EnclaveSocket::greeted(directory).await } else { EnclaveSocket::connect(directory).await };
     socket.expect("connected")
-}
-
-async fn vmm(directory: &Path) -> UnixStream {
-    UnixStream::connect(directory.join("vm.sock")).await.expect("connected")
 }

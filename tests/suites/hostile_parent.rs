@@ -8,6 +8,6 @@ pub(crate) mod kms_direct;
 pub(crate) mod lying_parent;
 mod minting;
 mod records;
-mod relay;
+pub(crate) mod relay;
 mod socket;
 mod verification;

@@ -17,6 +17,7 @@ mod derive;
 mod frames;
 mod hostile_parent;
 mod image;
+mod hybrid;
 mod independent;
 mod killed;
 mod kms_calls;

@@ -7,8 +7,9 @@ use serde_json::json;
 
 use crate::scene::{Scene, assert_problem};
 
-/// Points the proxy at another KMS: same name, same keys if you like, but a TLS root of its own.
-fn redirect(it: &Scene, from: std::net::SocketAddr, to: std::net::SocketAddr) {
+/// Points the proxy at another KMS, from the parent's next start on: same name, same keys if you like, but a TLS
+/// root of its own.
+pub(crate) fn redirect(it: &Scene, from: std::net::SocketAddr, to: std::net::SocketAddr) {
     let path = it.stack.directory().join("strongroom.toml");
     let toml = fs::read_to_string(&path).expect("strongroom.toml");
     let redirected = toml.replace(&format!("remote = \"{from}\""), &format!("remote = \"{to}\""));
