@@ -30,6 +30,7 @@ help:
 	@echo 'make bench   the benchmarks: some minutes, a table, and target/bench/report.md'
 	@echo 'make lint    formatting, clippy, licences and sources of dependencies'
 	@echo 'make build   all binaries, in $(BIN)'
+	@echo 'make enclave-image  the enclave as a container image (ARCH=amd64 or arm64)'
 
 build:
 	cargo build --release --locked --workspace --bins
@@ -89,6 +90,10 @@ $(NODE)/installed: tests/node/package-lock.json
 $(TOOLS)/bin/cargo-deny:
 	cargo install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-deny@$(CARGO_DENY_VERSION)
 	rm -rf $(TOOLS)/build
+
+# The container image; CONFIGURATION_SHA384 pins the only configuration that it accepts.
+enclave-image:
+	image/build-container $(ARCH)
 
 clean:
 	rm -rf target
