@@ -31,6 +31,7 @@ help:
 	@echo 'make lint    formatting, clippy, licences and sources of dependencies'
 	@echo 'make build   all binaries, in $(BIN)'
 	@echo 'make enclave-image  the enclave as a container image (ARCH=amd64 or arm64)'
+	@echo 'make eif     the enclave image by nitro-cli, with its measurements'
 
 build:
 	cargo build --release --locked --workspace --bins
@@ -94,6 +95,9 @@ $(TOOLS)/bin/cargo-deny:
 # The container image; CONFIGURATION_SHA384 pins the only configuration that it accepts.
 enclave-image:
 	image/build-container $(ARCH)
+
+eif:
+	image/build-eif-nitro
 
 clean:
 	rm -rf target
