@@ -32,6 +32,7 @@ help:
 	@echo 'make build   all binaries, in $(BIN)'
 	@echo 'make enclave-image  the enclave as a container image (ARCH=amd64 or arm64)'
 	@echo 'make eif     the enclave image by nitro-cli, with its measurements'
+	@echo 'make reproduce  this commit once more, in a fresh Debian: the same bytes?'
 
 build:
 	cargo build --release --locked --workspace --bins
@@ -98,6 +99,10 @@ enclave-image:
 
 eif:
 	image/build-eif-nitro
+
+# REPRODUCE=--cached takes the kernel from the cache.
+reproduce:
+	image/reproduce $(REPRODUCE)
 
 clean:
 	rm -rf target
