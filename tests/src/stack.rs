@@ -18,12 +18,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::api::Api;
 use crate::endpoint::{Demand, Pki};
+use crate::machine::{Image, Machine, Measurements};
 use crate::mock_kms::{self, Admitted, Control, ControlError, Endpoint, dedicated_key_policy};
 use crate::mock_nsm::image_pcrs;
 use crate::pki::{NITRO_ROOT_FILE, NitroAuthority};
 use crate::process::{Process, START_TIMEOUT};
 pub use crate::process::{binary, test_directory};
-use crate::vm::{Image, Machine, Measurements};
 use crate::vmm::{self, Vmm};
 
 /// The Region of the stack's KMS.

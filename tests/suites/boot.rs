@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use strongroom_protocol::{Measurement, Payload, Request, Response};
 use strongroom_tests::demo;
 use strongroom_tests::frames::EnclaveSocket;
+use strongroom_tests::machine::{self, Image};
 use strongroom_tests::stack::{EnclaveKind, Plan, binary, test_directory};
-use strongroom_tests::vm::{self, Image};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -32,8 +32,8 @@ fn released() -> Image {
 /// The stack in front of a machine that boots `image`.
 fn in_machine(plan: &mut Plan, image: Image) {
     plan.enclave = EnclaveKind::Machine(image);
-    plan.enclave_address = format!("unix-hybrid:{}:5005", vm::SOCKET);
-    plan.kms_proxy_address = format!("unix-hybrid:{}:8000", vm::SOCKET);
+    plan.enclave_address = format!("unix-hybrid:{}:5005", machine::SOCKET);
+    plan.kms_proxy_address = format!("unix-hybrid:{}:8000", machine::SOCKET);
 }
 
 async fn booted() -> Scene {
@@ -62,10 +62,10 @@ async fn the_main_job_runs_on_the_released_image() {
 async fn documents_of_the_real_driver_measure_what_was_built_and_configured() {
     let it = booted().await;
     let seconds = it.stack.boot_time().expect("a machine").as_secs_f64();
-    println!("from power-on to the heartbeat: {seconds:.2} s, in {} of memory", vm::MEMORY);
+    println!("from power-on to the heartbeat: {seconds:.2} s, in {} of memory", machine::MEMORY);
     let pcrs = pcrs(&it).await;
     let image = released().measurements.0;
-    let host = vm::host_pcrs();
+    let host = machine::host_pcrs();
     let configuration = std::fs::read(it.stack.directory().join("enclave.json")).expect("a configuration");
     let expected = [
         ("PCR0", image[0]),
@@ -96,7 +96,7 @@ async fn keys_of_every_algorithm_are_made_and_large_requests_and_replies_cross_v
     it.create_held("held", 600).await;
     it.signs("held").await;
     // A request and its reply of several hundred kilobytes, where one write of a guest must not be over 32 KiB.
-    let mut stream = UnixStream::connect(it.stack.directory().join(vm::SOCKET)).await.expect("connected");
+    let mut stream = UnixStream::connect(it.stack.directory().join(machine::SOCKET)).await.expect("connected");
     stream.write_all(b"CONNECT 5005\n").await.expect("sent");
     while stream.read_u8().await.expect("an OK") != b'\n' {}
     let mut socket = EnclaveSocket::over(stream).greet().await.expect("a greeting");

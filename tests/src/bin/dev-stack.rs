@@ -11,8 +11,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use serde_json::{Map, Value, json};
 use strongroom_tests::demo;
+use strongroom_tests::machine::{Measurements, hear_heartbeat};
 use strongroom_tests::stack::{EnclaveKind, Plan, binary};
-use strongroom_tests::vm::Measurements;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
@@ -43,8 +43,8 @@ enum What {
         /// Where everything lives; made anew
         #[arg(long, default_value = "target/demo")]
         directory: PathBuf,
-        /// The enclave that somebody else has booted from an image, for example vsock:16:5005. Its documents are
-        /// believed unsigned
+        /// The enclave that somebody else boots from an image, for example vsock:16:5005, after this has said that it
+        /// waits for it. Its documents are believed unsigned
         #[arg(long, value_name = "ADDRESS", requires = "pcrs")]
         booted_enclave: Option<String>,
         /// What that image measures
@@ -94,6 +94,8 @@ async fn demonstrate(directory: PathBuf, booted: Option<(String, PathBuf)>) -> i
         plan.enclave = EnclaveKind::Elsewhere(Measurements::read(&pcrs)?);
         plan.enclave_address = address;
         plan.kms_proxy_address = "vsock:ANY:8000".to_owned();
+        println!("waiting for the enclave's heartbeat");
+        hear_heartbeat().await?;
     }
     demo::run(plan).await
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use strongroom_tests::vm;
+use strongroom_tests::machine;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn ports_that_nobody_serves_and_peers_that_break_off_harm_nobody() {
     let mut it = booted().await;
     it.create("a").await;
-    let socket = it.stack.directory().join(vm::SOCKET);
+    let socket = it.stack.directory().join(machine::SOCKET);
 
     // The guest's: closed without an OK.
     let mut stream = UnixStream::connect(&socket).await.expect("connected");
@@ -34,7 +34,7 @@ async fn ports_that_nobody_serves_and_peers_that_break_off_harm_nobody() {
     it.signs("a").await;
 
     // The host's: nobody answers the guest, and the guest does not wait for ever.
-    let proxy = it.stack.directory().join(format!("{}_8000", vm::SOCKET));
+    let proxy = it.stack.directory().join(format!("{}_8000", machine::SOCKET));
     let hidden = proxy.with_extension("hidden");
     std::fs::rename(&proxy, &hidden).expect("renamed");
     it.stack.restart_kms().await.expect("no connection is left");

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha384};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use strongroom_parent::transport::Listener;
+use strongroom_protocol::{Address, Cid};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
@@ -114,7 +116,7 @@ impl Machine {
             io::Error::other(format!("{text}\n{console}"))
         };
         tokio::select! {
-            beat = timeout(START_TIMEOUT, answer_heartbeat(&listener)) => {
+            beat = timeout(START_TIMEOUT, async { answer_heartbeat(listener.accept().await?.0).await }) => {
                 beat.map_err(|_| ended("no heartbeat in time"))??;
             }
             _ = qemu.child.wait() => return Err(ended("the machine ended")),
@@ -129,9 +131,17 @@ impl Machine {
     }
 }
 
+/// Waits for a heartbeat on this host's own vsock, for an enclave that somebody else boots.
+///
+/// # Errors
+/// There is no vsock, or something else is said.
+pub async fn hear_heartbeat() -> io::Result<()> {
+    let listener = Listener::bind(&Address::Vsock { cid: Cid::Any, port: HEARTBEAT_PORT }).await?;
+    answer_heartbeat(listener.accept().await?).await
+}
+
 /// Reads the one byte and sends it back.
-async fn answer_heartbeat(listener: &UnixListener) -> io::Result<()> {
-    let (mut stream, _) = listener.accept().await?;
+async fn answer_heartbeat(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let byte = stream.read_u8().await?;
     if byte != HEARTBEAT {
         return Err(io::Error::other(format!("a heartbeat of {byte:#x}")));
