@@ -25,8 +25,9 @@ help:
 	@echo 'make demo    the main job from end to end, on embedded defaults'
 	@echo 'make dev     the same stack in the foreground (LISTEN=$(LISTEN) DEV_DIR=$(DEV_DIR))'
 	@echo 'make test    all tests, with what they need'
-	@echo 'make image   the enclave image for QEMU and nitro-cli run-enclave, and its measurements, in $(IMAGE)'
+	@echo 'make image   the enclave image (EIF) and its measurements, in $(IMAGE)'
 	@echo 'make test-boot  boots it in virtual machines, without Nitro hardware'
+	@echo 'make test-arm64  the programs for Graviton, under emulation'
 	@echo 'make bench   the benchmarks: some minutes, a table, and target/bench/report.md'
 	@echo 'make lint    formatting, clippy, licences and sources of dependencies'
 	@echo 'make build   all binaries, in $(BIN)'
@@ -34,8 +35,10 @@ help:
 	@echo 'make eif     the enclave image by nitro-cli, with its measurements'
 	@echo 'make reproduce  this commit once more, in a fresh Debian: the same bytes?'
 
+# What is built can be less: BUILD.
+BUILD := --workspace --bins
 build:
-	cargo build --release --locked --workspace --bins
+	cargo build --release --locked $(BUILD)
 
 demo: build
 	@exec $(BIN)/dev-stack demo
@@ -66,6 +69,15 @@ test-boot: image
 	    --test suites -- --ignored --test-threads 1 --nocapture boot::
 	@if [ -f $(IMAGE)/bzImage.not-comparable ]; then \
 	    echo "MEASUREMENTS ARE NOT COMPARED WITH ANYBODY'S: $$(cat $(IMAGE)/bzImage.not-comparable)"; fi
+
+# Graviton: both programs, static for aarch64, do the main job under QEMU's user emulation.
+ARM64 := target/aarch64-unknown-linux-musl/image
+test-arm64: build
+	tests/boot/install-emulator
+	image/build-binaries aarch64 --package strongroom-enclave --package strongroom-parent --package strongroom-tests \
+	    --bin strongroom-enclave --bin strongroom --bin dev-enclave
+	$(BIN)/dev-stack demo --directory target/demo-arm64 --emulator qemu-aarch64-static --binaries $(CURDIR)/$(ARM64)
+	qemu-aarch64-static $(ARM64)/strongroom-enclave --version
 
 # Measures the built binaries, with moto's server for DynamoDB.
 bench: build $(PYTHON)/installed

@@ -53,6 +53,8 @@ pub struct Plan {
     pub listen: SocketAddr,
     /// What the enclave runs on.
     pub enclave: EnclaveKind,
+    /// Enclave and parent for another processor; by default they are those beside this program.
+    pub foreign: Option<Foreign>,
     /// The image that the dev enclave says it is.
     pub image: String,
     /// Whether the enclave runs in debug mode (PCR0-2 zero).
@@ -97,6 +99,18 @@ pub enum EnclaveKind {
     Elsewhere(Measurements),
 }
 
+/// Binaries that only an emulator runs here, such as qemu-aarch64-static.
+#[derive(Debug, Clone, clap::Args)]
+#[group(requires_all = ["emulator", "binaries"], multiple = true)]
+pub struct Foreign {
+    /// What runs the enclave and the parent of another processor
+    #[arg(long, value_name = "PROGRAM", required = false)]
+    pub emulator: PathBuf,
+    /// Where they are
+    #[arg(long, value_name = "DIRECTORY", required = false)]
+    pub binaries: PathBuf,
+}
+
 /// What kind of KMS key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KmsKeyKind {
@@ -114,6 +128,7 @@ impl Plan {
             directory: directory.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             enclave: EnclaveKind::Process,
+            foreign: None,
             image: IMAGE.to_owned(),
             debug_mode: false,
             kms_keys: vec![KmsKeyKind::SingleRegion],
@@ -327,7 +342,15 @@ impl Plan {
 
     /// A command without the AWS settings of whoever runs this.
     fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(binary(name));
+        let mut command = match &self.foreign {
+            // mock-kms is of this machine: it stands for somebody else's.
+            Some(Foreign { emulator, binaries }) if name != "mock-kms" => {
+                let mut command = Command::new(emulator);
+                command.arg(binaries.join(name));
+                command
+            }
+            _ => Command::new(binary(name)),
+        };
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("AWS_") {
                 command.env_remove(variable);

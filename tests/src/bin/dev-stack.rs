@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use serde_json::{Map, Value, json};
 use strongroom_tests::demo;
 use strongroom_tests::machine::{Measurements, hear_heartbeat};
-use strongroom_tests::stack::{EnclaveKind, Plan, binary};
+use strongroom_tests::stack::{EnclaveKind, Foreign, Plan, binary};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
@@ -50,6 +50,8 @@ enum What {
         /// What that image measures
         #[arg(long, value_name = "FILE")]
         pcrs: Option<PathBuf>,
+        #[command(flatten)]
+        foreign: Option<Foreign>,
     },
 }
 
@@ -57,7 +59,9 @@ enum What {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         What::Dev { listen, directory } => develop(listen, directory).await,
-        What::Demo { directory, booted_enclave, pcrs } => demonstrate(directory, booted_enclave.zip(pcrs)).await,
+        What::Demo { directory, booted_enclave, pcrs, foreign } => {
+            demonstrate(Plan { foreign, ..Plan::new(directory) }, booted_enclave.zip(pcrs)).await
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,8 +92,7 @@ async fn ceremonies(directory: &Path) -> io::Result<Map<String, Value>> {
     Ok(configuration)
 }
 
-async fn demonstrate(directory: PathBuf, booted: Option<(String, PathBuf)>) -> io::Result<()> {
-    let mut plan = Plan::new(directory);
+async fn demonstrate(mut plan: Plan, booted: Option<(String, PathBuf)>) -> io::Result<()> {
     if let Some((address, pcrs)) = booted {
         plan.enclave = EnclaveKind::Elsewhere(Measurements::read(&pcrs)?);
         plan.enclave_address = address;
