@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _};
 
 use flate2::read::GzDecoder;
+use strongroom_protocol::ConfigurationPin;
 
 use super::build::{BuildError, Image, Input};
 use super::describe::{DescribeError, Description};
@@ -113,13 +114,15 @@ fn the_ramdisks_hold_what_boots_and_nothing_else() {
     let skeleton = unpacked(&ramdisk::skeleton().expect("written"));
     let folder = |name: &str| (name.to_owned(), 0o040_755, (0, 0), vec![]);
     let console = ("dev/console".to_owned(), 0o020_600, (5, 1), vec![]);
-    assert_eq!(skeleton, [folder("dev"), console, folder("proc"), folder("sys")]);
+    let null = ("dev/null".to_owned(), 0o020_666, (1, 3), vec![]);
+    assert_eq!(skeleton, [folder("dev"), console, null, folder("proc")]);
 
     let binary = || Input::from_bytes("binary", b"binary".to_vec());
     let init = ("init".to_owned(), 0o100_755, (0, 0), b"binary".to_vec());
     assert_eq!(unpacked(&ramdisk::enclave(binary(), None).expect("written")), std::slice::from_ref(&init));
-    let pin = ("configuration.sha384".to_owned(), 0o100_444, (0, 0), ("ab".repeat(48) + "\n").into_bytes());
-    assert_eq!(unpacked(&ramdisk::enclave(binary(), Some(&[0xab; 48])).expect("written")), [pin, init]);
+    let pin = ConfigurationPin::parse(("ab".repeat(48) + "\n").as_bytes()).expect("a pin");
+    let file = ("configuration.sha384".to_owned(), 0o100_444, (0, 0), ("ab".repeat(48) + "\n").into_bytes());
+    assert_eq!(unpacked(&ramdisk::enclave(binary(), Some(pin)).expect("written")), [file, init]);
 }
 
 #[test]
