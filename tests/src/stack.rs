@@ -301,7 +301,9 @@ impl Plan {
     async fn start_enclave(&self, name: &'static str) -> io::Result<Enclave> {
         match &self.enclave {
             EnclaveKind::Process => self.start_enclave_process(name).await.map(Enclave::Process),
-            EnclaveKind::Machine(image) => Machine::boot(image, &self.directory).await.map(Enclave::Machine),
+            EnclaveKind::Machine(image) => {
+                Machine::boot(image, &self.directory).await.map(Box::new).map(Enclave::Machine)
+            }
             EnclaveKind::Elsewhere(_) => Ok(Enclave::Elsewhere),
         }
     }
@@ -559,7 +561,7 @@ pub struct AnotherParent {
 #[derive(Debug)]
 enum Enclave {
     Process(Process),
-    Machine(Machine),
+    Machine(Box<Machine>),
     Elsewhere,
 }
 
