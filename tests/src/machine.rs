@@ -102,13 +102,7 @@ impl Machine {
         let mut vsock = Process::start("vsock", &mut vsock, directory)?;
         vsock.wait_for(|| directory.join("vhost.sock").exists().then_some(())).await?;
 
-        let machine = format!(
-            "nitro-enclave,vsock=vsock,id={INSTANCE_ID}-enc0123456789abcdef,parent-role={PARENT_ARN},parent-id={INSTANCE_ID}"
-        );
-        let mut qemu = Command::new(tools.join("qemu/qemu-system-nitro"));
-        qemu.arg("-L").arg(tools.join("qemu/fw")).args(["-M", &machine]).arg("-kernel").arg(&image.eif);
-        qemu.args(["-accel", "tcg", "-cpu", "max", "-m", MEMORY, "-nographic", "-nodefaults", "-no-reboot"]);
-        qemu.args(["-serial", "file:console.log", "-chardev", "socket,id=vsock,path=vhost.sock"]);
+        let mut qemu = Command::from(enclave(image, "vhost.sock", "console.log")?);
         let started = Instant::now();
         let mut qemu = Process::start("enclave", qemu.current_dir(directory), directory)?;
         let ended = |text: &str| {
@@ -129,6 +123,34 @@ impl Machine {
         self.qemu.kill().await?;
         self.vsock.kill().await
     }
+}
+
+/// QEMU, about to boot an image as an enclave: its vsock is at the socket of vhost-device-vsock, its console in the
+/// file.
+///
+/// # Errors
+/// Nobody says where QEMU is.
+pub fn enclave(image: &Image, vsock: &str, console: &str) -> io::Result<std::process::Command> {
+    let machine = format!(
+        "nitro-enclave,vsock=vsock,id={INSTANCE_ID}-enc0123456789abcdef,parent-role={PARENT_ARN},parent-id={INSTANCE_ID}"
+    );
+    let mut qemu = qemu(vsock, console)?;
+    qemu.args(["-M", &machine, "-m", MEMORY]).arg("-kernel").arg(&image.eif);
+    Ok(qemu)
+}
+
+/// QEMU, but for the machine. Its end is QEMU's: nothing is booted twice.
+///
+/// # Errors
+/// Nobody says where QEMU is.
+pub fn qemu(vsock: &str, console: &str) -> io::Result<std::process::Command> {
+    let folder = tools()?.join("qemu");
+    let mut qemu = std::process::Command::new(folder.join("qemu-system-nitro"));
+    qemu.arg("-L").arg(folder.join("fw"));
+    qemu.args(["-accel", "tcg", "-cpu", "max", "-nographic", "-nodefaults", "-no-reboot"]);
+    qemu.arg("-serial").arg(format!("file:{console}"));
+    qemu.arg("-chardev").arg(format!("socket,id=vsock,path={vsock}"));
+    Ok(qemu)
 }
 
 /// Waits for a heartbeat on this host's own vsock, for an enclave that somebody else boots.

@@ -23,15 +23,10 @@ impl Drop for Killed {
     }
 }
 
-fn start(program: &Path, directory: &Path, arguments: &[&str]) -> Killed {
+fn start(mut command: Command, directory: &Path) -> Killed {
     let log = fs::File::options().create(true).append(true).open(directory.join("machines.log")).expect("a log");
-    let child = Command::new(program)
-        .args(arguments)
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a log"))
-        .stderr(log)
-        .spawn();
+    let child =
+        command.current_dir(directory).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log).spawn();
     Killed(child.expect("starts"))
 }
 
@@ -75,45 +70,31 @@ fn parent_ramdisk(directory: &Path) {
 fn parent_and_enclave_meet_on_af_vsock() {
     let directory = test_directory().expect("a folder");
     let directory = directory.path();
-    let tools = machine::tools().expect("tools");
     parent_ramdisk(directory);
 
     let guest = |cid, name| format!("guest-cid={cid},socket={name}.sock,uds-path={name}.vsock");
     let (parent, enclave) = (guest(3, "parent"), guest(16, "enclave"));
-    let _vsock = start(&tools.join("vsock/vhost-device-vsock"), directory, &["--vm", &parent, "--vm", &enclave]);
+    let mut vsock = Command::new(machine::tools().expect("tools").join("vsock/vhost-device-vsock"));
+    vsock.args(["--vm", &parent, "--vm", &enclave]);
+    let _vsock = start(vsock, directory);
     let both = || directory.join("parent.sock").exists() && directory.join("enclave.sock").exists();
     wait_for("vhost-device-vsock", directory, both);
 
-    let qemu = tools.join("qemu/qemu-system-nitro");
-    let fw = tools.join("qemu/fw");
-    let common = ["-L", fw.to_str().expect("text"), "-accel", "tcg", "-cpu", "max", "-nographic", "-nodefaults"];
-    let kernel = image_folder().join("bzImage");
-    let arguments = [
-        &common[..],
-        &["-no-reboot", "-M", "microvm,acpi=off,rtc=on,memory-backend=memory"],
-        &["-object", "memory-backend-memfd,id=memory,size=768M,share=on", "-m", "768M"],
-        &["-kernel", kernel.to_str().expect("text"), "-initrd", "parent.cpio"],
-        &["-append", "reboot=k panic=-1 console=ttyS0 loglevel=4 rdinit=/bin/init"],
-        &["-serial", "file:parent.log", "-chardev", "socket,id=vsock,path=parent.sock"],
-        &["-global", "virtio-mmio.force-legacy=false", "-device", "vhost-user-vsock-device,chardev=vsock"],
-    ]
-    .concat();
-    let mut parent = start(&qemu, directory, &arguments);
+    let mut qemu = machine::qemu("parent.sock", "parent.log").expect("QEMU");
+    qemu.args(["-M", "microvm,acpi=off,rtc=on,memory-backend=memory", "-m", "768M"])
+        .args(["-object", "memory-backend-memfd,id=memory,size=768M,share=on"])
+        .args(["-global", "virtio-mmio.force-legacy=false", "-device", "vhost-user-vsock-device,chardev=vsock"])
+        .arg("-kernel")
+        .arg(image_folder().join("bzImage"))
+        .args(["-initrd", "parent.cpio"])
+        .args(["-append", "reboot=k panic=-1 console=ttyS0 loglevel=4 rdinit=/bin/init"]);
+    let mut parent = start(qemu, directory);
     let said = || fs::read_to_string(directory.join("parent.log")).unwrap_or_default();
     // As on a host: first it, then the enclave. (vhost-device-vsock ends the thread of a machine that is sent something
     // before it is up.)
     wait_for("the parent's machine", directory, || said().contains("waiting for the enclave's heartbeat"));
 
-    let eif = released().eif;
-    let machine =
-        format!("nitro-enclave,vsock=vsock,id={id}-enc0123456789abcdef,parent-id={id}", id = machine::INSTANCE_ID);
-    let arguments = [
-        &common[..],
-        &["-no-reboot", "-M", &machine, "-kernel", eif.to_str().expect("text"), "-m", machine::MEMORY],
-        &["-serial", "file:enclave.log", "-chardev", "socket,id=vsock,path=enclave.sock"],
-    ]
-    .concat();
-    let _enclave = start(&qemu, directory, &arguments);
+    let _enclave = start(machine::enclave(&released(), "enclave.sock", "enclave.log").expect("QEMU"), directory);
 
     let mut ended = false;
     wait_for("the parent's machine", directory, || {
