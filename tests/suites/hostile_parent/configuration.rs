@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use strongroom_protocol::document::AttestationDocument;
-use strongroom_protocol::{ByteString, Configuration, ErrorCode, Measurement, Request, Response};
+use strongroom_protocol::{ByteString, Configuration, ConfigurationPin, ErrorCode, Measurement, Request, Response};
 use strongroom_tests::frames::EnclaveSocket;
 use strongroom_tests::mock_kms::{Admitted, dedicated_key_policy};
 use strongroom_tests::mock_nsm::image_pcrs;
@@ -205,6 +205,32 @@ async fn a_pcr16_that_was_used_before_configure() {
         it.create("a").await;
         it.signs("a").await;
     }
+}
+
+/// Refused before anything is measured: the right one is taken without a reboot.
+#[tokio::test]
+async fn an_image_with_a_pin_takes_its_configuration_and_no_other() {
+    let mut it = Scene::start().await;
+    it.create("a").await;
+    let own = configuration(&it);
+    let pin = ConfigurationPin::of(&Measurement::of(&own)).to_text();
+    std::fs::write(it.stack.directory().join("pin"), pin).expect("written");
+    it.stack.plan.enclave_arguments = ["--configuration-pin", "pin"].map(str::to_owned).into();
+    replace_configuration(&it, &with(&own, "max_hold_seconds", json!(7)));
+    it.stack.restart_enclave().await.expect("restarted");
+    it.restart_parent().await.expect("restarted");
+    eventually("the parent says why", async || {
+        let ready = it.api.get("/readyz").await.expect("a reply");
+        ready.status.as_u16() == 503 && ready.body.to_string().contains("accepts one configuration only")
+    })
+    .await;
+    assert_problem(&it.sign("a").await, 503, "enclave-configuration-refused");
+    assert_eq!(evidence(&mut it.enclave().await).await.pcr16, None, "nothing was measured");
+
+    replace_configuration(&it, &own);
+    it.restart_parent().await.expect("restarted");
+    it.stack.wait_ready().await.expect("its own is taken");
+    it.signs("a").await;
 }
 
 /// What an enclave says of itself.
