@@ -19,7 +19,7 @@ LISTEN ?= 127.0.0.1:8080
 DEV_DIR ?= target/dev
 export LISTEN DEV_DIR
 
-.PHONY: help build demo dev test image test-boot test-image test-arm64 enclave-image eif reproduce image-oracle bench lint clean
+.PHONY: help build demo dev test image test-boot test-arm64 enclave-image eif reproduce image-oracle bench lint clean
 
 help:
 	@echo 'make demo    the main job from end to end, on embedded defaults'
