@@ -209,21 +209,12 @@ impl VerifiedDocument {
         if self.payload.user_data.as_deref() == Some(expected) { Ok(()) } else { Err(AttestationError::UserData) }
     }
 
-    /// Whether the document was made at most `max_age` before `at`. The two clocks may differ by
-    /// [`CLOCK_TOLERANCE`].
+    /// [`check_fresh`].
     ///
     /// # Errors
-    /// The sender's for an old document; either clock's for one from the future.
+    /// Its.
     pub fn check_fresh(&self, at: SystemTime, max_age: Duration) -> Result<(), AttestationError> {
-        let made = UNIX_EPOCH
-            .checked_add(Duration::from_millis(self.payload.timestamp))
-            .ok_or(AttestationError::FromTheFuture)?;
-        match at.duration_since(made) {
-            Ok(age) if age <= max_age => Ok(()),
-            Ok(_) => Err(AttestationError::Stale),
-            Err(ahead) if ahead.duration() <= CLOCK_TOLERANCE => Ok(()),
-            Err(_) => Err(AttestationError::FromTheFuture),
-        }
+        check_fresh(&self.payload, at, max_age)
     }
 
     /// Whether the document is evidence and nothing else: it carries no key that somebody could
@@ -246,6 +237,22 @@ impl VerifiedDocument {
         let user_data = ImportKeyId::of(&public_key).user_data();
         self.check_user_data(&user_data).map_err(|_| AttestationError::NotAnImportKey)?;
         Ok(public_key)
+    }
+}
+
+/// Whether what a document says was said at most `max_age` before `at`. The two clocks may differ by
+/// [`CLOCK_TOLERANCE`].
+///
+/// # Errors
+/// The sender's for an old document; either clock's for one from the future.
+pub fn check_fresh(payload: &Payload, at: SystemTime, max_age: Duration) -> Result<(), AttestationError> {
+    let made =
+        UNIX_EPOCH.checked_add(Duration::from_millis(payload.timestamp)).ok_or(AttestationError::FromTheFuture)?;
+    match at.duration_since(made) {
+        Ok(age) if age <= max_age => Ok(()),
+        Ok(_) => Err(AttestationError::Stale),
+        Err(ahead) if ahead.duration() <= CLOCK_TOLERANCE => Ok(()),
+        Err(_) => Err(AttestationError::FromTheFuture),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
-use strongroom_parent::attestation::{AttestationError, TrustAnchor, verify};
+use strongroom_parent::attestation::{AttestationError, TrustAnchor, check_fresh, verify};
 use strongroom_protocol::document::{AttestationDocument, Payload};
 
 use super::Kms;
@@ -51,7 +51,9 @@ impl Recipient {
             ));
         }
         let believed = match unsigned(document) {
-            Some(payload) if kms.believe_unsigned_documents && is_fresh(&payload, now) => Ok(payload),
+            Some(payload) if kms.believe_unsigned_documents => {
+                check_fresh(&payload, now, MAX_AGE).map(|()| payload).map_err(refuse)
+            }
             _ => read_root(&kms.attestation_root).and_then(|root| {
                 let verified = verify(document, &root, now).map_err(refuse)?;
                 verified.check_fresh(now, MAX_AGE).map_err(refuse)?;
@@ -103,12 +105,6 @@ fn unsigned(document: &[u8]) -> Option<Payload> {
     let document = AttestationDocument::parse(document).ok()?;
     let nobody = document.sign1.algorithm == UNSIGNED && document.sign1.signature.iter().all(|byte| *byte == 0);
     nobody.then_some(document.payload)
-}
-
-/// As `VerifiedDocument::check_fresh` has it, for what was not verified.
-fn is_fresh(payload: &Payload, now: SystemTime) -> bool {
-    let made = SystemTime::UNIX_EPOCH + Duration::from_millis(payload.timestamp);
-    now.duration_since(made).is_ok_and(|age| age <= MAX_AGE)
 }
 
 /// Where an algorithm would be named.

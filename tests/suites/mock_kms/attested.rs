@@ -6,6 +6,7 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, KeyEncryptionMechanism, RecipientInfo};
 use strongroom_protocol::Measurement;
+use strongroom_protocol::cose::Sign1;
 use strongroom_tests::mock_kms::{Admitted, dedicated_key_policy};
 use strongroom_tests::mock_nsm::{Machine, image_pcrs};
 
@@ -24,7 +25,10 @@ struct Admission {
 
 impl Admission {
     async fn new() -> Self {
-        let kms = MockKms::start().await;
+        Self::to(MockKms::start().await).await
+    }
+
+    async fn to(kms: MockKms) -> Self {
         let enclave = Enclave::boot(Machine::default(), CONFIGURATION);
         let [image, ..] = image_pcrs(&Machine::default().image);
         let admitted = Admitted::new(image, Measurement::of(CONFIGURATION).pcr16).expect("measured");
@@ -117,6 +121,42 @@ async fn documents_of_another_root_or_time_are_denied() {
 }
 
 /// Whatever the policy says, nothing is encrypted to a key that no genuine document names.
+#[tokio::test]
+async fn unsigned_documents_are_believed_where_that_is_asked_for_and_clocks_may_differ_a_little() {
+    let mut doubted = Admission::new().await;
+    let document = unsigned(&doubted.enclave.document(Some(spki(&doubted.enclave.key))));
+    doubted.invalid("not asked for", document).await;
+
+    let kms = MockKms::start_with(&["--dangerously-believe-unsigned-attestation-documents-of-qemu"]).await;
+    let mut it = Admission::to(kms).await;
+    // A guest's clock starts at a whole second: documents of the machine beside it are from its future.
+    for (seconds, believed) in [(0, true), (2, true), (-200, true), (90, false), (-360, false)] {
+        it.enclave.nsm.set_clock_offset(seconds);
+        let recipient = recipient(unsigned(&it.enclave.document(Some(spki(&it.enclave.key)))));
+        if believed {
+            let request = it.client.generate_data_key().key_id(&it.key).key_spec(DataKeySpec::Aes256);
+            let request = request.encryption_context("strongroom:binding", "00").recipient(recipient);
+            let generated = request.send().await;
+            assert_eq!(generated.unwrap_or_else(|error| panic!("{seconds}: {error:?}")).plaintext(), None);
+        } else {
+            it.denied(&format!("{seconds} s"), Some(recipient)).await;
+        }
+    }
+    it.enclave.nsm.set_clock_offset(0);
+    it.denied("an altered configuration", {
+        let mut other = Enclave::boot(Machine::default(), b"another configuration");
+        Some(recipient(unsigned(&other.document(Some(spki(&other.key))))))
+    })
+    .await;
+}
+
+/// A document as QEMU makes it: no algorithm is named, the signature is zeros.
+fn unsigned(document: &[u8]) -> Vec<u8> {
+    let payload = Sign1::parse(document).expect("a document").payload;
+    let length = u16::try_from(payload.len()).expect("short").to_be_bytes();
+    [b"\x84\x43\xa1\x01\x20\xa0\x59", &length[..], &payload, b"\x58\x60", &[0; 96]].concat()
+}
+
 #[tokio::test]
 async fn an_unbelievable_document_gets_nothing_even_where_no_condition_asks_for_one() {
     let it = Admission::new().await;

@@ -28,6 +28,7 @@ pub(crate) const ADMINISTRATOR: &str = "arn:aws:iam::111122223333:role/administr
 /// A process, its state directory and its controls. Dropped: killed and removed.
 pub(crate) struct MockKms {
     process: Child,
+    options: &'static [&'static str],
     pub(crate) state: TempDir,
     pub(crate) endpoint: Endpoint,
     pub(crate) control: Control,
@@ -35,17 +36,21 @@ pub(crate) struct MockKms {
 
 impl MockKms {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub(crate) async fn start_with(options: &'static [&'static str]) -> Self {
         let state = TempDir::new().expect("a directory");
-        let process = spawn(&state);
+        let process = spawn(&state, options);
         let endpoint = await_endpoint(&state).await;
-        Self { process, state, endpoint, control: Control::new(endpoint.control) }
+        Self { process, options, state, endpoint, control: Control::new(endpoint.control) }
     }
 
     /// Kills the process, as `kill -9` does, and starts another on the same state.
     pub(crate) async fn restart(&mut self) {
         self.stop();
         std::fs::remove_file(self.state.path().join("endpoint.json")).expect("endpoint.json was there");
-        self.process = spawn(&self.state);
+        self.process = spawn(&self.state, self.options);
         self.endpoint = await_endpoint(&self.state).await;
         self.control = Control::new(self.endpoint.control);
     }
@@ -80,13 +85,14 @@ impl Drop for MockKms {
     }
 }
 
-fn spawn(state: &TempDir) -> Child {
+fn spawn(state: &TempDir, options: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_mock-kms"))
         .arg("--state")
         .arg(state.path())
         .arg("--attestation-root")
         .arg(state.path().join("nsm-root.pem"))
         .args(["--access-key-id", ACCESS_KEY_ID, "--secret-access-key", SECRET_ACCESS_KEY])
+        .args(options)
         .stderr(Stdio::null())
         .spawn()
         .expect("mock-kms starts")
