@@ -304,6 +304,12 @@ impl ExpectedPcrs {
         Self::read(json, Some(Measurement::of(configuration).pcr16))
     }
 
+    /// What a register has to be, if it is among them.
+    #[must_use]
+    pub fn get(&self, register: u8) -> Option<&[u8; 48]> {
+        self.0.get(&register)
+    }
+
     fn read(json: &[u8], pcr16: Option<[u8; 48]>) -> Result<Self, ExpectedPcrsError> {
         let Entries(entries) = serde_json::from_slice(json).map_err(|_| ExpectedPcrsError::Json)?;
         let mut pcrs = BTreeMap::new();

@@ -18,6 +18,7 @@ pub mod http;
 pub mod image;
 pub mod key_state;
 pub mod key_store;
+pub mod kms_policy;
 pub mod kms_proxy;
 pub mod logging;
 pub mod problem;

@@ -21,6 +21,7 @@ mod image;
 mod independent;
 mod killed;
 mod kms_calls;
+mod kms_policy;
 mod kms_says_no;
 mod lifecycle;
 mod mock_kms;

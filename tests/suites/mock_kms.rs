@@ -4,7 +4,6 @@
 mod attested;
 mod envelope;
 mod faults;
-mod policy;
 pub(crate) mod running;
 mod sigv4;
 

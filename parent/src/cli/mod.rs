@@ -15,6 +15,7 @@ mod image;
 mod import;
 mod key;
 mod key_material;
+mod kms_policy;
 mod list;
 mod local;
 mod output;
@@ -32,6 +33,7 @@ use serde::de::DeserializeOwned;
 
 use self::image::ImageCommand;
 use self::key::KeyArguments;
+use self::kms_policy::KmsPolicyCommand;
 use self::local::{CheckArguments, ConfigFile, NewTokenArguments};
 use self::recipient::NewRecipient;
 
@@ -74,6 +76,9 @@ enum Command {
     #[command(subcommand)]
     Image(Box<ImageCommand>),
     Key(Box<KeyArguments>),
+    /// Write and check the KMS key policy that admits enclaves
+    #[command(subcommand)]
+    KmsPolicy(Box<KmsPolicyCommand>),
     /// Print a completion script for a shell
     ///
     /// The script goes to standard output. Where a shell looks for it is the shell's matter; the
@@ -139,6 +144,7 @@ pub fn run() -> ExitCode {
         Command::Recipient(RecipientCommand::New(arguments)) => recipient::new(&arguments),
         Command::Image(command) => image::run(&command),
         Command::Key(arguments) => key::run(*arguments),
+        Command::KmsPolicy(command) => kms_policy::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "strongroom", &mut script);
@@ -210,6 +216,9 @@ mod tests {
             "image build --kernel k --command-line c --enclave e --configuration c --output o --pcrs p --arch aarch64",
             "image build --kernel k --command-line c --ramdisk a --ramdisk b --output o --name n --version 2",
             "image describe f --json",
+            "kms-policy generate --administrator a --user b --provisioner c --admit p e --admit q f --deny-key k --lock",
+            "kms-policy generate --administrator a --instance-role r --allow-own-tls-roots --output o",
+            "kms-policy lint f --key-metadata m --json",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("strongroom").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());

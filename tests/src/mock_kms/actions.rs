@@ -12,14 +12,14 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
+use strongroom_parent::kms_policy::{Caller, Decision, Facts};
+
 use super::Kms;
-use super::condition::Facts;
 use super::envelope::{self, Defect, Form};
 use super::error::KmsError;
 use super::faults::FaultKind;
 use super::keys::{Blob, KeyState, KmsKey};
 use super::log::{Attested, Call};
-use super::principal::Caller;
 use super::recipient::{Recipient, WrittenRecipient};
 
 /// An action of KMS that is spoken here.
@@ -245,6 +245,7 @@ impl Check<'_> {
     }
 }
 
+/// The texts are KMS's.
 fn authorize(
     key: &KmsKey,
     call: &Authenticated<'_>,
@@ -253,9 +254,18 @@ fn authorize(
     trail: &mut Call,
 ) -> Result<(), KmsError> {
     trail.key_arn = Some(key.arn.clone());
-    let attestation = recipient.and_then(Recipient::document);
-    let facts = Facts { caller: call.caller, encryption_context, attestation };
-    key.policy.authorize(&format!("kms:{}", call.action.name()), &key.arn, &facts)
+    let registers = recipient.and_then(Recipient::document).map(|document| &document.pcrs);
+    let facts = Facts { caller: call.caller, encryption_context, registers };
+    let action = format!("kms:{}", call.action.name());
+    let reason = match key.policy.decide(&action, &key.arn, &facts) {
+        Decision::Allowed => return Ok(()),
+        Decision::ImplicitlyDenied => format!("because no resource-based policy allows the {action} action"),
+        Decision::ExplicitlyDenied => "with an explicit deny in a resource-based policy".to_owned(),
+    };
+    let (caller, resource) = (&call.caller.arn, &key.arn);
+    Err(KmsError::AccessDenied(format!(
+        "User: {caller} is not authorized to perform: {action} on resource: {resource} {reason}"
+    )))
 }
 
 fn judge(kms: &Kms, written: Option<&WrittenRecipient>, trail: &mut Call) -> Result<Option<Recipient>, KmsError> {

@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use strongroom_parent::kms_policy::{KeyPolicy, PolicyError};
+
 use super::Kms;
 use super::faults::Fault;
 use super::keys::{KeyState, KmsKey, KmsKeys};
 use super::log::Call;
-use super::policy::{KeyPolicy, PolicyError};
 use super::principal::Principal;
 
 /// `POST /keys`

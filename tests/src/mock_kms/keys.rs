@@ -16,8 +16,9 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 
+use strongroom_parent::kms_policy::{KeyPolicy, PolicyError};
+
 use super::error::KmsError;
-use super::policy::{KeyPolicy, PolicyError};
 
 /// A KMS key's state, as `DescribeKey` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,20 +4,17 @@
 //!
 //! A process of its own (`src/bin/mock-kms.rs`); tests and the development stack steer it with
 //! [`Control`]. One file, one concern: `server` (sockets and order), `sigv4` (who calls), `actions`
-//! (what is done), `recipient` (to whom), `policy` and `condition` (whether), `keys` (with what),
+//! (what is done), `recipient` (to whom), `keys` (with what),
 //! `envelope` (how it is wrapped), `error` (how it says no), `faults`, `log`, `control` and its `client`, `sdk` (a client of KMS itself).
 
 mod actions;
 mod client;
-mod condition;
 mod control;
-mod dedicated;
 pub mod envelope;
 mod error;
 mod faults;
 mod keys;
 mod log;
-mod policy;
 mod principal;
 mod recipient;
 mod sdk;
@@ -34,19 +31,33 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
+use serde_json::Value;
+use strongroom_parent::kms_policy::Plan;
+
 use crate::pki::TlsAuthority;
 
 pub use client::{Control, ControlError, Endpoint};
-pub use condition::{ConditionError, Facts};
 pub use control::KeyView;
-pub use dedicated::{Admitted, Unmeasured, dedicated_key_policy};
 pub use error::KmsError;
 pub use faults::{Fault, FaultKind};
 pub use keys::KeyState;
 pub use log::{Attested, Call};
-pub use policy::{Decision, KeyPolicy, PolicyError};
-pub use principal::{Caller, Principal};
+pub use principal::Principal;
 pub use sdk::sdk_client;
+pub use strongroom_parent::kms_policy::Admitted;
+
+/// The policy that an operator would generate for a key that wraps signing keys.
+///
+/// # Panics
+/// If the plan is none.
+#[must_use]
+#[expect(clippy::expect_used, reason = "the plans of tests are valid")]
+pub fn dedicated_key_policy(administrator_arn: &str, user_arn: &str, admitted: &[Admitted]) -> Value {
+    let (administrators, users) = (vec![administrator_arn.to_owned()], vec![user_arn.to_owned()]);
+    let provisioners = users.clone();
+    let plan = Plan { administrators, users, provisioners, admitted: admitted.to_vec(), ..Plan::default() };
+    plan.policy().expect("a plan")
+}
 
 /// The name in the state directory of the TLS root that clients need, PEM.
 pub const TLS_ROOT_FILE: &str = "tls-root.pem";

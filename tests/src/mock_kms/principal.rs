@@ -1,5 +1,5 @@
 //! Who exists: principals with their keys, as IAM and STS would know them. Decides neither what a
-//! signature is worth (`sigv4.rs`) nor what a principal may do (`policy.rs`).
+//! signature is worth (`sigv4.rs`) nor what a principal may do (its key's policy).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,13 +24,6 @@ pub struct Principal {
     pub expires_at_ms: Option<u64>,
 }
 
-/// A principal that proved itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// As CloudTrail and denials name it.
-    pub arn: String,
-}
-
 /// All principals, by access key id.
 #[derive(Default)]
 pub(super) struct Principals(BTreeMap<String, Principal>);
@@ -40,27 +33,6 @@ impl Principal {
     #[must_use]
     pub fn is_expired(&self, at: SystemTime) -> bool {
         self.expires_at_ms.is_some_and(|end| UNIX_EPOCH + Duration::from_millis(end) <= at)
-    }
-}
-
-impl Caller {
-    /// The twelve digits of the ARN's account, or nothing if it is no ARN.
-    #[must_use]
-    pub fn account(&self) -> &str {
-        self.arn.split(':').nth(4).unwrap_or_default()
-    }
-
-    /// `aws:PrincipalArn`: for a role session the ARN of the role. (The session's ARN does not have
-    /// the role's path, so a role with a path is not recognised here.)
-    #[must_use]
-    pub fn principal_arn(&self) -> String {
-        match self.arn.split_once(":assumed-role/") {
-            Some((_, session)) => {
-                let role = session.split('/').next().unwrap_or_default();
-                format!("arn:aws:iam::{}:role/{role}", self.account())
-            }
-            None => self.arn.clone(),
-        }
     }
 }
 

@@ -22,13 +22,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
+use strongroom_parent::kms_policy::Caller;
+
 use super::Kms;
 use super::actions::{self, Action, Authenticated, Reply};
 use super::error::KmsError;
 use super::faults::FaultKind;
 use super::keys::random_uuid;
 use super::log::Call;
-use super::principal::Caller;
 use super::sigv4;
 
 /// Serves until the process ends.

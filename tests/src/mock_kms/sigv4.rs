@@ -11,8 +11,10 @@ use hyper::header::AUTHORIZATION;
 use hyper::http::request::Parts;
 use time::PrimitiveDateTime;
 
+use strongroom_parent::kms_policy::Caller;
+
 use super::error::KmsError;
-use super::principal::{Caller, Principal, Principals};
+use super::principal::{Principal, Principals};
 
 /// Finds out who signed a request.
 ///

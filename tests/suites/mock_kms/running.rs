@@ -132,11 +132,16 @@ impl Enclave {
     }
 
     pub(crate) fn boot_under(authority: NitroAuthority, machine: Machine, configuration: &[u8]) -> Self {
-        let mut nsm = MockNsm::new(authority, machine);
-        let data = Measurement::of(configuration).digest.to_vec();
+        let mut enclave = Self::unconfigured(authority, machine);
+        let (nsm, data) = (&mut enclave.nsm, Measurement::of(configuration).digest.to_vec());
         assert!(matches!(nsm.process(Request::ExtendPCR { index: 16, data }), Response::ExtendPCR { .. }));
         assert!(matches!(nsm.process(Request::LockPCR { index: 16 }), Response::LockPCR));
-        Self { nsm, key: PrivateDecryptingKey::generate(KeySize::Rsa2048).expect("a key") }
+        enclave
+    }
+
+    pub(crate) fn unconfigured(authority: NitroAuthority, machine: Machine) -> Self {
+        let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).expect("a key");
+        Self { nsm: MockNsm::new(authority, machine), key }
     }
 
     /// A recipient with a document made now.

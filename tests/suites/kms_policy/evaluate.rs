@@ -1,48 +1,32 @@
 //! The evaluator of key policies, row by row, without a socket.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
-use strongroom_protocol::document::Payload;
-use strongroom_protocol::{ByteArray, ByteString};
-use strongroom_tests::mock_kms::Decision::{self, Allowed, ExplicitlyDenied, ImplicitlyDenied};
-use strongroom_tests::mock_kms::{Admitted, Caller, Facts, KeyPolicy, Unmeasured, dedicated_key_policy};
+use strongroom_parent::kms_policy::Decision::{self, Allowed, ExplicitlyDenied, ImplicitlyDenied};
+use strongroom_parent::kms_policy::{Admitted, Caller, Facts, KeyPolicy, PlanError, Registers};
+use strongroom_protocol::ByteArray;
+use strongroom_tests::mock_kms::dedicated_key_policy;
 
-use super::running::{ADMINISTRATOR, ROLE, SESSION};
+use crate::mock_kms::running::{ADMINISTRATOR, ROLE, SESSION};
 
 const KEY: &str = "arn:aws:kms:eu-central-1:111122223333:key/1";
 
-fn document(pcr0: u8, pcr16: Option<u8>) -> Payload {
-    let mut pcrs = BTreeMap::from([(0, ByteArray([pcr0; 48])), (1, ByteArray([0xee; 48]))]);
+fn document(pcr0: u8, pcr16: Option<u8>) -> Registers {
+    let mut pcrs = Registers::from([(0, ByteArray([pcr0; 48])), (1, ByteArray([0xee; 48]))]);
     pcrs.extend(pcr16.map(|byte| (16, ByteArray([byte; 48]))));
-    Payload {
-        module_id: "i-1-enc1".to_owned(),
-        digest: "SHA384".to_owned(),
-        timestamp: 1,
-        pcrs,
-        certificate: ByteString::default(),
-        cabundle: Vec::new(),
-        public_key: None,
-        user_data: None,
-        nonce: None,
-    }
+    pcrs
 }
 
 fn decide(
     policy: &Value,
     caller: &str,
     action: &str,
-    document: Option<&Payload>,
+    document: Option<&Registers>,
     context: &[(&str, &str)],
 ) -> Decision {
     let policy = KeyPolicy::parse(policy).unwrap_or_else(|e| panic!("{e}: {policy}"));
     let encryption_context = context.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let caller = Caller { arn: caller.to_owned() };
-    policy.decide(
-        action,
-        KEY,
-        &Facts { caller: &caller, encryption_context: &encryption_context, attestation: document },
-    )
+    policy.decide(action, KEY, &Facts { caller: &caller, encryption_context: &encryption_context, registers: document })
 }
 
 /// One Allow for everybody, changed by `change`, on `kms:Decrypt` by the parent with PCR0 = 11…
@@ -276,8 +260,8 @@ fn the_dedicated_policy_admits_pairs_and_nothing_else() {
 
 #[test]
 fn the_dedicated_policy_never_admits_what_was_not_measured() {
-    assert_eq!(Admitted::new([0; 48], [1; 48]), Err(Unmeasured(0)));
-    assert_eq!(Admitted::new([1; 48], [0; 48]), Err(Unmeasured(16)));
+    assert_eq!(Admitted::new([0; 48], [1; 48]), Err(PlanError::Unmeasured(0)));
+    assert_eq!(Admitted::new([1; 48], [0; 48]), Err(PlanError::Unmeasured(16)));
     let policy = dedicated_key_policy(ADMINISTRATOR, ROLE, &[]);
     let decision = decide(&policy, SESSION, "kms:Decrypt", Some(&document(0, Some(0))), &[("strongroom:binding", "")]);
     assert_eq!(decision, ExplicitlyDenied);

@@ -1,5 +1,5 @@
-//! What a key policy says about a call: reads IAM's policy JSON and evaluates it as IAM does. A
-//! policy that uses anything this evaluator does not know is refused whole; nothing is ignored.
+//! What a key policy says about a call: reads IAM's policy JSON and evaluates it as IAM does ("Policy evaluation
+//! logic"). A policy that uses anything this evaluator does not know is refused whole; nothing is ignored.
 //!
 //! Identity policies are not modelled: a statement that names the account (its number or its root)
 //! delegates to them, and they are taken to allow everything.
@@ -8,7 +8,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::condition::{Condition, ConditionError, Facts};
-use super::error::KmsError;
 
 /// A key policy that was read whole.
 #[derive(Debug, Clone)]
@@ -78,40 +77,66 @@ impl KeyPolicy {
         }
     }
 
-    /// [`KeyPolicy::decide`] as KMS answers it.
-    ///
-    /// # Errors
-    /// The caller may not; the texts are KMS's.
-    pub(super) fn authorize(&self, action: &str, resource: &str, facts: &Facts<'_>) -> Result<(), KmsError> {
-        let reason = match self.decide(action, resource, facts) {
-            Decision::Allowed => return Ok(()),
-            Decision::ImplicitlyDenied => format!("because no resource-based policy allows the {action} action"),
-            Decision::ExplicitlyDenied => "with an explicit deny in a resource-based policy".to_owned(),
-        };
-        Err(KmsError::AccessDenied(format!(
-            "User: {} is not authorized to perform: {action} on resource: {resource} {reason}",
-            facts.caller.arn
-        )))
+    pub(super) fn statements(&self) -> &[Statement] {
+        &self.statements
+    }
+
+    /// The same policy with one more statement.
+    pub(super) fn with(&self, statement: Statement) -> Self {
+        let mut policy = self.clone();
+        policy.statements.push(statement);
+        policy
+    }
+}
+
+/// A principal that proved itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// As CloudTrail and denials name it.
+    pub arn: String,
+}
+
+impl Caller {
+    /// The twelve digits of the ARN's account, or nothing if it is no ARN.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        self.arn.split(':').nth(4).unwrap_or_default()
+    }
+
+    /// `aws:PrincipalArn`: for a role session the ARN of the role. (The session's ARN does not have
+    /// the role's path, so a role with a path is not recognised here.)
+    #[must_use]
+    pub fn principal_arn(&self) -> String {
+        match self.arn.split_once(":assumed-role/") {
+            Some((partition, session)) => {
+                let role = session.split('/').next().unwrap_or_default();
+                let partition = partition.split(':').nth(1).unwrap_or_default();
+                format!("arn:{partition}:iam::{}:role/{role}", self.account())
+            }
+            None => self.arn.clone(),
+        }
     }
 }
 
 #[derive(Debug, Clone)]
-struct Statement {
-    effect: Effect,
-    principals: Vec<PrincipalPattern>,
-    actions: Actions,
+pub(super) struct Statement {
+    /// Its `Sid`.
+    pub(super) name: Option<String>,
+    pub(super) effect: Effect,
+    pub(super) principals: Vec<PrincipalPattern>,
+    pub(super) actions: Actions,
     resources: Vec<Pattern>,
-    conditions: Vec<Condition>,
+    pub(super) conditions: Vec<Condition>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-enum Effect {
+pub(super) enum Effect {
     Allow,
     Deny,
 }
 
 #[derive(Debug, Clone)]
-enum PrincipalPattern {
+pub(super) enum PrincipalPattern {
     Anyone,
     /// The account's number or root: everyone in it whom an identity policy allows.
     Account(String),
@@ -121,7 +146,7 @@ enum PrincipalPattern {
 }
 
 #[derive(Debug, Clone)]
-enum Actions {
+pub(super) enum Actions {
     Only(Vec<Pattern>),
     AllBut(Vec<Pattern>),
 }
@@ -142,6 +167,7 @@ impl Statement {
             keys.into_iter().map(move |(key, values)| Condition::read(&operator, &key, Vec::from(values)))
         });
         Ok(Self {
+            name: written.sid,
             effect: written.effect,
             principals: written.principal.patterns()?,
             actions,
@@ -150,8 +176,24 @@ impl Statement {
         })
     }
 
+    /// Allows everything to everybody.
+    pub(super) fn allow_all() -> Self {
+        Self {
+            name: None,
+            effect: Effect::Allow,
+            principals: vec![PrincipalPattern::Anyone],
+            actions: Actions::Only(vec![Pattern::new("*".to_owned())]),
+            resources: vec![Pattern::new("*".to_owned())],
+            conditions: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_about_its_key(&self) -> bool {
+        self.resources.iter().any(|pattern| pattern.as_str() == "*")
+    }
+
     /// All elements must match; within each, any of its alternatives. Conditions are all ANDed.
-    fn applies(&self, action: &str, resource: &str, facts: &Facts<'_>) -> bool {
+    pub(super) fn applies(&self, action: &str, resource: &str, facts: &Facts<'_>) -> bool {
         self.principals.iter().any(|principal| principal.matches(facts))
             && self.actions.include(action)
             && self.resources.iter().any(|pattern| pattern.matches(resource))
@@ -170,8 +212,10 @@ impl PrincipalPattern {
         match text.split(':').collect::<Vec<_>>()[..] {
             // IAM refuses wildcards inside a principal.
             _ if text.contains(['*', '?']) => Err(PolicyError::Principal(text)),
-            ["arn", "aws", "iam", "", account, "root"] => Ok(Self::Account(account.to_owned())),
-            ["arn", "aws", "iam" | "sts", "", _, _] => Ok(Self::Arn(text)),
+            ["arn", partition, "iam", "", account, "root"] if partition.starts_with("aws") => {
+                Ok(Self::Account(account.to_owned()))
+            }
+            ["arn", partition, "iam" | "sts", "", _, _] if partition.starts_with("aws") => Ok(Self::Arn(text)),
             _ => Err(PolicyError::Principal(text)),
         }
     }
@@ -187,7 +231,7 @@ impl PrincipalPattern {
 }
 
 impl Actions {
-    fn include(&self, action: &str) -> bool {
+    pub(super) fn include(&self, action: &str) -> bool {
         let action = action.to_ascii_lowercase();
         match self {
             Self::Only(patterns) => patterns.iter().any(|pattern| pattern.matches(&action)),
@@ -201,17 +245,34 @@ impl Pattern {
         Self(text)
     }
 
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     pub(super) fn matches(&self, text: &str) -> bool {
-        fn glob(pattern: &[u8], text: &[u8]) -> bool {
-            match pattern.split_first() {
-                None => text.is_empty(),
-                Some((b'*', rest)) => (0..=text.len()).any(|skip| glob(rest, text.get(skip..).unwrap_or_default())),
-                Some((expected, rest)) => text
-                    .split_first()
-                    .is_some_and(|(found, text)| (*expected == b'?' || expected == found) && glob(rest, text)),
+        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
+        let (mut at, mut reached) = (0, 0);
+        // Behind the last star, and what it may swallow next: to go back further never helps.
+        let mut star: Option<(usize, usize)> = None;
+        while let Some(found) = text.get(reached) {
+            match (pattern.get(at), star) {
+                (Some(b'*'), _) => {
+                    at += 1;
+                    star = Some((at, reached));
+                }
+                (Some(expected), _) if *expected == b'?' || expected == found => {
+                    at += 1;
+                    reached += 1;
+                }
+                (_, Some((behind, swallowed))) => {
+                    star = Some((behind, swallowed + 1));
+                    at = behind;
+                    reached = swallowed + 1;
+                }
+                (_, None) => return false,
             }
         }
-        glob(self.0.as_bytes(), text.as_bytes())
+        pattern.iter().skip(at).all(|rest| *rest == b'*')
     }
 }
 
@@ -233,8 +294,7 @@ struct WrittenPolicy {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 struct WrittenStatement {
-    #[serde(rename = "Sid")]
-    _sid: Option<String>,
+    sid: Option<String>,
     effect: Effect,
     principal: WrittenPrincipal,
     action: Option<OneOrMany<String>>,

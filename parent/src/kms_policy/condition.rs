@@ -5,10 +5,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use strongroom_protocol::document::Payload;
+use strongroom_protocol::ByteArray;
 
-use super::policy::Pattern;
-use super::principal::Caller;
+use super::evaluate::{Caller, Pattern};
 
 /// What is known about a call.
 #[derive(Debug, Clone, Copy)]
@@ -17,9 +16,12 @@ pub struct Facts<'a> {
     pub caller: &'a Caller,
     /// The call's encryption context.
     pub encryption_context: &'a BTreeMap<String, String>,
-    /// The call's attestation document, if it has a genuine and fresh one.
-    pub attestation: Option<&'a Payload>,
+    /// The registers of the call's attestation document, if it has a genuine and fresh one.
+    pub registers: Option<&'a Registers>,
 }
+
+/// The locked registers of an attestation document, as `Payload::pcrs` has them.
+pub type Registers = BTreeMap<u8, ByteArray<48>>;
 
 /// A condition that cannot be judged here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -126,6 +128,65 @@ impl Condition {
     }
 }
 
+impl Condition {
+    /// The register that it is about.
+    pub(super) fn register(&self) -> Option<u8> {
+        match self.key {
+            ConditionKey::Register(index) => Some(index),
+            _ => None,
+        }
+    }
+
+    /// The encryption context whose value it compares.
+    pub(super) fn context(&self) -> Option<&str> {
+        match (&self.key, self.operator) {
+            (ConditionKey::EncryptionContext(name), Operator::Compare { negated: false, .. }) => Some(name),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn is_about_principal(&self) -> bool {
+        matches!(self.key, ConditionKey::PrincipalArn)
+    }
+
+    pub(super) fn values(&self) -> &[String] {
+        &self.values
+    }
+
+    /// Whether it holds for the listed values, as they are.
+    pub(super) const fn lists_values(&self) -> bool {
+        matches!(
+            self.operator,
+            Operator::Compare { comparison: Comparison::Equals | Comparison::EqualsIgnoreCase, negated: false, .. }
+        )
+    }
+
+    /// Whether it holds for listed values only, and never where there is none.
+    pub(super) const fn demands_equality(&self) -> bool {
+        matches!(
+            self.operator,
+            Operator::Compare {
+                quantifier: Quantifier::Plain | Quantifier::ForAnyValue,
+                comparison: Comparison::Equals | Comparison::EqualsIgnoreCase,
+                negated: false,
+                if_exists: false,
+            }
+        )
+    }
+
+    pub(super) const fn is_negated(&self) -> bool {
+        matches!(self.operator, Operator::Compare { negated: true, .. })
+    }
+
+    pub(super) const fn heeds_case(&self) -> bool {
+        matches!(self.operator, Operator::Compare { comparison: Comparison::Equals | Comparison::Like, .. })
+    }
+
+    pub(super) const fn is_null_check(&self) -> bool {
+        matches!(self.operator, Operator::Null)
+    }
+}
+
 impl Operator {
     fn read(text: &str) -> Result<Self, ConditionError> {
         if text == "Null" {
@@ -188,7 +249,7 @@ impl ConditionKey {
         let context = facts.encryption_context;
         match self {
             Self::Register(index) => {
-                facts.attestation.and_then(|document| document.pcr(*index)).map(hex::encode).into_iter().collect()
+                facts.registers.and_then(|pcrs| pcrs.get(index)).map(|pcr| hex::encode(pcr.0)).into_iter().collect()
             }
             Self::EncryptionContext(name) => {
                 let named = context.iter().filter(|(found, _)| found.to_ascii_lowercase() == *name);
