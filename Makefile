@@ -51,13 +51,19 @@ test: build $(PYTHON)/installed $(NODE)/installed
 	mkdir -p target/tmp
 	TMPDIR=$(CURDIR)/target/tmp cargo test --release --locked --workspace
 
-# The image. CONFIGURATION=enclave.json makes one that accepts this configuration only.
+# The image. CONFIGURATION=enclave.json makes one that accepts this configuration only, under a name of its own.
+PINNED := $(if $(CONFIGURATION),-pinned)
 image: build
+	@[ -z '$(CONFIGURATION_SHA384)' ] || { echo 'make image takes the file itself: CONFIGURATION=enclave.json' >&2; exit 2; }
 	image/build-kernel $(IMAGE)/bzImage
 	image/build-binaries x86_64
 	$(BIN)/strongroom image build --kernel $(IMAGE)/bzImage --command-line "$$(cat image/kernel.command-line)" \
 	    --enclave $(STATIC)/strongroom-enclave $(if $(CONFIGURATION),--configuration $(CONFIGURATION)) \
-	    --output $(IMAGE)/strongroom-enclave-x86_64.eif --pcrs $(IMAGE)/pcrs.json
+	    --output $(IMAGE)/strongroom-enclave-x86_64$(PINNED).eif --pcrs $(IMAGE)/pcrs$(PINNED).json
+	@cat $(IMAGE)/bzImage.not-comparable $(STATIC)/not-comparable > $(IMAGE)/not-comparable 2>/dev/null; \
+	if [ -s $(IMAGE)/not-comparable ]; then \
+	    echo "MEASUREMENTS ARE NOT COMPARABLE WITH ANYBODY'S:"; cat $(IMAGE)/not-comparable; \
+	else rm -f $(IMAGE)/not-comparable; fi
 
 # Boots it, once beside a machine with the static parent. The tests are in tests/suites/boot.
 test-boot: image
@@ -67,8 +73,8 @@ test-boot: image
 	mkdir -p target/tmp
 	STRONGROOM_TOOLS=$(STRONGROOM_CACHE)/tools TMPDIR=$(CURDIR)/target/tmp cargo test --release --locked --workspace \
 	    --test suites -- --ignored --test-threads 1 --nocapture boot::
-	@if [ -f $(IMAGE)/bzImage.not-comparable ]; then \
-	    echo "MEASUREMENTS ARE NOT COMPARED WITH ANYBODY'S: $$(cat $(IMAGE)/bzImage.not-comparable)"; fi
+	@if [ -f $(IMAGE)/not-comparable ]; then \
+	    echo "MEASUREMENTS ARE NOT COMPARED WITH ANYBODY'S:"; cat $(IMAGE)/not-comparable; fi
 
 # Graviton: both programs, static for aarch64, do the main job under QEMU's user emulation.
 ARM64 := target/aarch64-unknown-linux-musl/image
@@ -105,7 +111,7 @@ $(TOOLS)/bin/cargo-deny:
 	cargo install --locked --root $(TOOLS) --target-dir $(TOOLS)/build cargo-deny@$(CARGO_DENY_VERSION)
 	rm -rf $(TOOLS)/build
 
-# The container image; CONFIGURATION_SHA384 pins the only configuration that it accepts.
+# The container image; CONFIGURATION=enclave.json names the only configuration that it accepts.
 enclave-image:
 	image/build-container $(ARCH)
 

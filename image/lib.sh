@@ -18,6 +18,7 @@ need() {
         dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
     done
     [ ${#missing[@]} = 0 ] && return
+    command -v apt-get >/dev/null || fail "${missing[*]}: not installed, and this is not Debian, where they could be"
     say "installing ${missing[*]}"
     as_root apt-get -o DPkg::Lock::Timeout=300 -qq update >&2
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq install -y \

@@ -59,10 +59,9 @@ pub(crate) async fn serve(listener: Listener, service: Arc<Service>) -> Infallib
         let (service, in_flight) = (Arc::clone(&service), Arc::clone(&in_flight));
         tokio::spawn(async move {
             let peer = accepted.peer;
-            if let Err(error) = Connection::run(accepted, service, in_flight).await {
+            if let Err(error) = Connection::run(accepted, service, in_flight, permit).await {
                 tracing::info!(?peer, %error, "connection ended");
             }
-            drop(permit);
         });
     }
 }
@@ -136,8 +135,14 @@ impl InFlight {
 }
 
 impl Connection {
-    /// Serves one connection until its end.
-    async fn run(accepted: Accepted, service: Arc<Service>, all: Arc<InFlight>) -> Result<(), ConnectionError> {
+    /// Serves one connection until its end. It has its `permit` for as long as its socket is open: replies that are due
+    /// are written even where nothing more is read.
+    async fn run(
+        accepted: Accepted,
+        service: Arc<Service>,
+        all: Arc<InFlight>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(), ConnectionError> {
         let peer = accepted.peer;
         let greeted = timeout(HELLO_TIMEOUT, async {
             let (reader, writer) = tokio::io::split(accepted.establish().await?);
@@ -150,7 +155,10 @@ impl Connection {
 
         let in_flight = InFlight::shares(1);
         let (replies, queue) = mpsc::channel(MAX_GATHER);
-        let mut writing = tokio::spawn(write_replies(writer, queue));
+        let mut writing = tokio::spawn(async move {
+            let _permit = permit;
+            write_replies(writer, queue).await
+        });
         loop {
             let request = tokio::select! {
                 request = connection.next(IDLE_TIMEOUT) => request?,

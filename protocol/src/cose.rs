@@ -53,7 +53,8 @@ impl Sign1 {
         let header: BTreeMap<i64, i64> =
             decode(&protected, &RULES).ok_or(Malformed("the protected header is not a map of integers"))?;
         let algorithm = match header.first_key_value() {
-            Some((1, algorithm)) if header.len() == 1 => *algorithm,
+            // One pair, written once: of a name that is there twice, readers take this one or that.
+            Some((1, algorithm)) if protected.first() == Some(&0xa1) => *algorithm,
             _ => return Err(Malformed("the protected header names more or less than an algorithm")),
         };
         let [protected, payload, signature] = [protected.into_vec(), payload.into_vec(), signature.into_vec()];

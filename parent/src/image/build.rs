@@ -125,11 +125,12 @@ impl Input {
     pub fn open(path: &Path) -> Result<Self, BuildError> {
         let name = path.display().to_string();
         let failed = |source| BuildError::Input { name: name.clone(), source };
-        let file = File::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
+        // To open a pipe would wait for its writer.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
             return Err(BuildError::NotAFile(name));
         }
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
         if metadata.len() == 0 {
             return Err(BuildError::Empty(name));
         }

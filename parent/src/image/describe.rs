@@ -158,6 +158,10 @@ impl Description {
         if self.crc32 != self.header.crc32 {
             faults.push("the CRC-32 is wrong: the file is damaged".to_owned());
         }
+        // Where one section ends and the next begins is not measured: bytes of the kernel could have come here.
+        if !self.command_line.bytes().all(|c| c == b' ' || c.is_ascii_graphic()) {
+            faults.push("the command line has other characters than visible ASCII".to_owned());
+        }
         if let Some(Err(error)) = &self.metadata {
             faults.push(error.to_string());
         }
@@ -213,8 +217,8 @@ impl Kept {
 
 /// The kernel takes 2 KiB (`COMMAND_LINE_SIZE` of both architectures).
 const MAX_COMMAND_LINE: u64 = 64 * 1024;
-/// What Docker says of an image is in it: some ten KiB.
-const MAX_METADATA: u64 = 1024 * 1024;
+/// What Docker says of an image is in it: some ten KiB. Printed, it can be a hundred times as long.
+const MAX_METADATA: u64 = 128 * 1024;
 /// A certificate of 2 KiB takes 4 KiB in it.
 const MAX_SIGNATURE: u64 = 256 * 1024;
 const BUFFER: usize = 64 * 1024;

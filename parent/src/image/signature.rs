@@ -81,8 +81,9 @@ impl ImageSignature {
         let [PcrSignature { signing_certificate: pem, signature }] = &signatures[..] else {
             return Err(SignatureError::Count(signatures.len()));
         };
-        // nitro-cli takes the first, and measures it.
-        let Some(Ok(der)) = CertificateDer::pem_slice_iter(pem).next() else {
+        // nitro-cli takes the first, and measures it. Readers differ in what they pass over, so there is nothing else.
+        let mut certificates = CertificateDer::pem_slice_iter(pem);
+        let (Some(Ok(der)), None, 1) = (certificates.next(), certificates.next(), count(pem, b"-----BEGIN ")) else {
             return Err(SignatureError::Certificate);
         };
         let Ok(([], certificate)) = X509Certificate::from_der(&der) else {
@@ -98,6 +99,10 @@ impl ImageSignature {
             verdict: check(&certificate, signature, pcr0),
         })
     }
+}
+
+fn count(text: &[u8], word: &[u8]) -> usize {
+    text.windows(word.len()).filter(|window| *window == word).count()
 }
 
 /// Whether the certificate's key signed this PCR0.

@@ -202,6 +202,21 @@ fn a_signature_is_of_one_key_and_one_image() {
     assert_eq!(read.verdict, Err(SignatureError::OtherImage(pcr0(vector!("three_ramdisks_aarch64.eif")))));
 }
 
+/// What some readers of PEM take for the certificate, and others pass over.
+fn preceded(label: &str, certificate: &[u8]) -> Vec<u8> {
+    const HEAD: usize = b"\x81\xa2\x73signing_certificate\x99".len();
+    let block = format!("-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n");
+    let (head, rest) = certificate.split_at(HEAD);
+    let (length, items) = rest.split_at(2);
+    let length = u16::from_be_bytes(length.try_into().expect("two")) + u16::try_from(block.len()).expect("short");
+    let block = block.bytes().flat_map(|c| if c < 24 { vec![c] } else { vec![0x18, c] });
+    head.iter().copied().chain(length.to_be_bytes()).chain(block).chain(items.iter().copied()).collect()
+}
+
+fn unsure() -> SignatureError {
+    SignatureError::Certificate
+}
+
 #[test]
 fn other_signature_sections_are_refused() {
     let (certificate, signature) = signature_section(SIGNED_P384);
@@ -219,6 +234,8 @@ fn other_signature_sections_are_refused() {
         ("array_beyond_the_limit", b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(), SignatureError::Section),
         ("too_deep", [0x81; 100_000].to_vec(), SignatureError::Section),
         ("certificate_is_none", [no_certificate, signature].concat(), SignatureError::Certificate),
+        ("another_block_before_it", [&preceded("X509 CERTIFICATE", certificate)[..], signature].concat(), unsure()),
+        ("another_certificate_before_it", [&preceded("CERTIFICATE", certificate)[..], signature].concat(), unsure()),
     ] {
         assert_eq!(ImageSignature::read(&bad, &pcr0(SIGNED_P384)).err(), Some(error), "{name}");
     }

@@ -150,7 +150,7 @@ async fn headers_that_lie_are_refused() {
         ("no_kernel", whole.clone().with(kind(0), &[0, 3]), "no kernel"),
         ("no_command_line", whole.clone().with(kind(1), &[0, 3]), "no command line"),
         ("endless_command_line", whole.clone().with_content(1, &[b'a'; 65_537]), "at most 65536 are read"),
-        ("endless_metadata", whole.clone().with_content(2, &vec![b' '; (1 << 20) + 1]), "at most 1048576 are read"),
+        ("endless_metadata", whole.clone().with_content(2, &vec![b' '; (1 << 17) + 1]), "at most 131072 are read"),
     ] {
         // As whoever makes such a file would: with the right CRC.
         assert_wrong(name, &changed.crc(), false, told).await;
@@ -175,10 +175,33 @@ async fn wrong_images_are_described_and_called_wrong() {
         ("another_signature", changed(&signed, last).crc(), "the signature is wrong"),
         ("signature_is_none", signed.clone().with_content(5, b"").crc(), "the signature section"),
         ("signature_too_deep", signed.clone().with_content(5, &[0x81; 100_000]).crc(), "the signature section"),
+        ("kernel_in_the_command_line", plain.clone().with_content(1, b"\0console=ttyS0").crc(), "visible ASCII"),
         ("metadata_are_none", plain.clone().with_content(2, b"").crc(), "the metadata are not JSON"),
         ("metadata_too_deep", plain.clone().with_content(2, &[b'['; 100_000]).crc(), "the metadata are not JSON"),
     ] {
         assert_wrong(name, &bytes, true, told).await;
+    }
+}
+
+/// Nested, a hundred bytes of indentation are printed for each of them.
+#[tokio::test]
+async fn metadata_that_print_a_hundred_times_as_long_are_too_long() {
+    let nested = [&b"["[..], &b"[0],".repeat(260_000), b"0]"].concat();
+    let bytes = Forgery::of("two_ramdisks.eif").with_content(2, &nested).crc();
+    assert_wrong("nested", &bytes, false, "metadata").await;
+}
+
+/// To open it waits for a writer.
+#[tokio::test]
+async fn a_pipe_is_no_image_and_no_part_of_one() {
+    let folder = test_directory().expect("a folder");
+    let path = folder.path().join("a.eif");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+    let build = ["build", "--kernel", "a.eif", "--command-line", "", "--ramdisk", "a.eif", "--output", "b.eif"];
+    for arguments in [&["describe", "a.eif"][..], &build] {
+        let output = image(folder.path(), arguments).await;
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(said(&output).contains("not a file"), "{}", said(&output));
     }
 }
 
@@ -202,8 +225,8 @@ async fn nothing_of_an_image_speaks_to_the_terminal() {
     fs::write(folder.path().join("a.eif"), hostile.crc()).expect("written");
     for json in [&[][..], &["--json"]] {
         let output = image(folder.path(), &[&["describe", "a.eif"], json].concat()).await;
-        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
         assert_printable("hostile", &output.stdout);
-        assert!(output.stderr.is_empty());
+        assert_printable("hostile", &output.stderr);
     }
 }

@@ -39,16 +39,20 @@ pub(crate) struct Describe {
 
 pub(super) fn describe(Describe { file: path, json }: &Describe) -> Outcome {
     let unreadable = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
-    let mut file = File::open(path).map_err(|error| unreadable(&error))?;
-    let metadata = file.metadata().map_err(|error| unreadable(&error))?;
+    // To open a pipe would wait for its writer.
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(&error))?;
     if !metadata.is_file() {
         return Err(unreadable(&"not a file"));
     }
+    let mut file = File::open(path).map_err(|error| unreadable(&error))?;
     let description = Description::read(&mut file, metadata.len()).map_err(|error| match error {
         DescribeError::Read(error) => unreadable(&error),
         error => Failure::new(Exit::Failed, format!("{}: {error}", path.display())),
     })?;
-    output::print(*json, &as_json(&description), |_| as_text(&description))?;
+    match json {
+        true => output::print(true, &as_json(&description), |_| String::new())?,
+        false => output::print(false, &(), |()| as_text(&description))?,
+    };
     match &description.faults()[..] {
         [] => Ok(Exit::Done),
         faults => Err(Failure::new(Exit::Failed, format!("{}: {}", path.display(), faults.join("; ")))),
