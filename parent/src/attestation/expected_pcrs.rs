@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use strongroom_protocol::Measurement;
 
 use super::{CONFIGURATION_PCR, IMAGE_PCR, ZERO};
@@ -17,9 +18,12 @@ pub struct ExpectedPcrs(pub(super) BTreeMap<u8, [u8; 48]>);
 /// A file is not a list of expected registers. Its writer is to blame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExpectedPcrsError {
-    /// Not a flat JSON object of texts.
-    #[error("not a JSON object of the form {{\"PCR0\": \"hex\", …}}")]
+    /// Not a flat JSON object of texts, and not what `nitro-cli` prints.
+    #[error("not a JSON object of the form {{\"PCR0\": \"hex\", …}}, and not what nitro-cli prints")]
     Json,
+    /// `nitro-cli` measured with something else.
+    #[error("Measurements.HashAlgorithm is not Sha384")]
+    HashAlgorithm,
     /// A name that is not `PCR0` … `PCR31`.
     #[error("{0:?} is not the name of a register")]
     Name(String),
@@ -41,7 +45,8 @@ pub enum ExpectedPcrsError {
 }
 
 impl ExpectedPcrs {
-    /// Reads a `pcrs.json`: `{"PCR0": "96 hex digits", …, "PCR16": …}`, with or without `0x`.
+    /// Reads a `pcrs.json`: `{"PCR0": "96 hex digits", …, "PCR16": …}`, with or without `0x`; or the same in the frame
+    /// that `nitro-cli build-enclave` and `describe-eif` put around it, `{"Measurements": {"HashAlgorithm": …, "PCR0": …}}`.
     ///
     /// # Errors
     /// The file's writer's: unknown or repeated names, other values, no or zero PCR0 or PCR16.
@@ -58,9 +63,8 @@ impl ExpectedPcrs {
     }
 
     fn read(json: &[u8], pcr16: Option<[u8; 48]>) -> Result<Self, ExpectedPcrsError> {
-        let Entries(entries) = serde_json::from_slice(json).map_err(|_| ExpectedPcrsError::Json)?;
         let mut pcrs = BTreeMap::new();
-        for (name, value) in entries {
+        for (name, value) in registers(json)? {
             let index = parse_name(&name).ok_or(ExpectedPcrsError::Name(name))?;
             let pcr = parse_pcr(&value).ok_or(ExpectedPcrsError::Value(index))?;
             if pcrs.insert(index, pcr).is_some() {
@@ -95,26 +99,63 @@ fn parse_pcr(value: &str) -> Option<[u8; 48]> {
     Some(pcr)
 }
 
-/// A JSON object's entries as they stand, so that a repeated name is seen.
-struct Entries(Vec<(String, String)>);
+/// The entries that must be registers, of either form.
+fn registers(json: &[u8]) -> Result<Vec<(String, String)>, ExpectedPcrsError> {
+    let mut object: Object = serde_json::from_slice(json).map_err(|_| ExpectedPcrsError::Json)?;
+    if object.0.iter().any(|(name, _)| name == MEASUREMENTS) {
+        // A register beside the frame would be one that is not compared.
+        object.0.retain(|(name, _)| name == MEASUREMENTS || name.starts_with("PCR"));
+        object = match object.0.pop() {
+            Some((_, Value::Object(measurements))) if object.0.is_empty() => measurements,
+            _ => return Err(ExpectedPcrsError::Json),
+        };
+        let (algorithms, registers): (Vec<_>, Vec<_>) =
+            object.0.into_iter().partition(|(name, _)| name == HASH_ALGORITHM);
+        // "Sha384 { ... }", as Rust prints the hasher of nitro-cli.
+        let is_sha384 = |value: &Value| matches!(value, Value::Text(text) if text.starts_with("Sha384"));
+        if !algorithms.iter().all(|(_, value)| is_sha384(value)) {
+            return Err(ExpectedPcrsError::HashAlgorithm);
+        }
+        object = Object(registers);
+    }
+    let text = |(name, value)| match value {
+        Value::Text(text) => Ok((name, text)),
+        Value::Object(_) | Value::Other(_) => Err(ExpectedPcrsError::Json),
+    };
+    object.0.into_iter().map(text).collect()
+}
 
-impl<'de> Deserialize<'de> for Entries {
+const MEASUREMENTS: &str = "Measurements";
+const HASH_ALGORITHM: &str = "HashAlgorithm";
+
+/// A JSON object's entries as they stand, so that a repeated name is seen.
+struct Object(Vec<(String, Value)>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Value {
+    Text(String),
+    Object(Object),
+    Other(IgnoredAny),
+}
+
+impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Collect;
 
         impl<'de> Visitor<'de> for Collect {
-            type Value = Entries;
+            type Value = Object;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of texts")
+                f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(entry) = map.next_entry()? {
                     entries.push(entry);
                 }
-                Ok(Entries(entries))
+                Ok(Object(entries))
             }
         }
 
@@ -162,8 +203,37 @@ mod tests {
             let entries: Vec<_> = entries.into_iter().map(|(name, value)| (name, value.as_str())).collect();
             assert_eq!(pcrs(&entries), Err(error), "{name}");
         }
-        for text in ["", "[]", "{\"PCR0\": 1}", "{\"Measurements\": {}}", "{} {}"] {
+        for text in ["", "[]", "{\"PCR0\": 1}", "{\"PCR0\": {}}", "{} {}"] {
             assert_eq!(ExpectedPcrs::from_json(text.as_bytes()), Err(E::Json), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nitro_cli_prints_is_read_like_the_registers_in_it() {
+        const CONFIGURATION: &[u8] = b"{}";
+        let plain = format!("\"PCR0\": \"{0}\", \"PCR1\": \"{0}\", \"PCR2\": \"{0}\"", "ab".repeat(48));
+        let read = |json: String| ExpectedPcrs::with_configuration(json.as_bytes(), CONFIGURATION);
+        let expected = read(format!("{{{plain}}}")).expect("valid");
+        let measurements = format!("\"Measurements\": {{\"HashAlgorithm\": \"Sha384 {{ ... }}\", {plain}}}");
+        assert_eq!(read(format!("{{{measurements}}}")), Ok(expected.clone()));
+        assert_eq!(read(format!("{{\"EifVersion\": 4, {measurements}, \"IsSigned\": false}}")), Ok(expected));
+    }
+
+    #[test]
+    fn what_nitro_cli_would_not_print_is_no_expectation() {
+        use ExpectedPcrsError as E;
+        let good = "ab".repeat(48);
+        for (name, text, error) in [
+            ("no_registers", "{\"Measurements\": {}}".to_owned(), E::Missing(0)),
+            ("no_configuration", format!("{{\"Measurements\": {{\"PCR0\": \"{good}\"}}}}"), E::Missing(16)),
+            ("another_hash", "{\"Measurements\": {\"HashAlgorithm\": \"Sha256\"}}".to_owned(), E::HashAlgorithm),
+            ("unknown_name", format!("{{\"Measurements\": {{\"X\": \"{good}\"}}}}"), E::Name("X".to_owned())),
+            ("a_register_beside_it", format!("{{\"Measurements\": {{}}, \"PCR16\": \"{good}\"}}"), E::Json),
+            ("twice", "{\"Measurements\": {}, \"Measurements\": {}}".to_owned(), E::Json),
+            ("within_itself", "{\"Measurements\": {\"Measurements\": {}}}".to_owned(), E::Json),
+            ("text", "{\"Measurements\": \"PCR0\"}".to_owned(), E::Json),
+        ] {
+            assert_eq!(ExpectedPcrs::from_json(text.as_bytes()), Err(error), "{name}");
         }
     }
 }
