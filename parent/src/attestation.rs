@@ -15,10 +15,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use strongroom_protocol::cose::ES384;
 use strongroom_protocol::document::{AttestationDocument, DocumentError, Payload};
-use strongroom_protocol::{ByteArray, HpkePublicKey, ImportKeyId};
+use strongroom_protocol::{ByteArray, HpkePublicKey, ImportKeyId, Subject};
 
+pub use self::chain::CertificateFacts;
 use self::chain::{Certificate, verify_chain};
 pub use self::expected_pcrs::{ExpectedPcrs, ExpectedPcrsError};
 
@@ -118,6 +121,9 @@ pub enum AttestationError {
     /// Carries no key that it names as an import key.
     #[error("the document is not about an import key")]
     NotAnImportKey,
+    /// A document of this kind, where another was asked for.
+    #[error("the document is of another kind: {0}")]
+    Kind(Kind),
     /// Carries a key: no evidence document of ours does.
     #[error("the document carries a public key and is no evidence")]
     NotEvidence,
@@ -142,6 +148,12 @@ impl TrustAnchor {
         Self(CertificateDer::from_slice(include_bytes!("../roots/aws_nitro_enclaves_root_g1.der")))
     }
 
+    /// Whether this is AWS's root.
+    #[must_use]
+    pub fn is_aws(&self) -> bool {
+        *self == Self::aws()
+    }
+
     /// Another root, for doubles and for tests.
     ///
     /// # Errors
@@ -152,6 +164,17 @@ impl TrustAnchor {
             (Some(Ok(der)), None) if Certificate::parse(0, &der).is_ok() => Ok(Self(der)),
             _ => Err(AttestationError::TrustAnchor),
         }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Evidence => "evidence",
+            Self::Recipient => "a recipient's, with the RSA key to which KMS encrypts",
+            Self::ImportKey => "an import key's, with a key to which a custodian seals",
+            Self::Unknown => "it carries a key of no kind of strongroom's",
+        })
     }
 }
 
@@ -167,6 +190,31 @@ pub struct VerifiedDocument {
     /// What the NSM said.
     pub payload: Payload,
     _verified: Verified,
+}
+
+/// A register that is not as expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DifferingPcr {
+    /// Which.
+    pub index: u8,
+    /// What it should be.
+    pub expected: [u8; 48],
+    /// What it is, if the document has it.
+    pub found: Option<[u8; 48]>,
+}
+
+/// The kinds of document that our enclaves make, and all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Carries no key: the enclave vouches for something.
+    Evidence,
+    /// Carries the enclave's RSA key, for KMS.
+    Recipient,
+    /// Carries a key that a custodian can seal a key to.
+    ImportKey,
+    /// Carries a key that it does not name as one of ours.
+    Unknown,
 }
 
 /// Keeps others from making a [`VerifiedDocument`].
@@ -186,9 +234,48 @@ impl VerifiedDocument {
         if self.payload.pcr(CONFIGURATION_PCR).is_none_or(|pcr| *pcr == ZERO) {
             return Err(AttestationError::NotConfigured);
         }
-        match expected.0.iter().find(|(index, pcr)| self.payload.pcr(**index) != Some(pcr)) {
-            Some((index, _)) => Err(AttestationError::Pcr(*index)),
-            None => Ok(()),
+        self.differing_pcrs(expected).first().map_or(Ok(()), |pcr| Err(AttestationError::Pcr(pcr.index)))
+    }
+
+    /// The registers that are not as expected, in order.
+    #[must_use]
+    pub fn differing_pcrs(&self, expected: &ExpectedPcrs) -> Vec<DifferingPcr> {
+        let found = |index| self.payload.pcr(index).copied();
+        let all = expected.0.iter().map(|(&index, &pcr)| DifferingPcr { index, expected: pcr, found: found(index) });
+        all.filter(|pcr| pcr.found != Some(pcr.expected)).collect()
+    }
+
+    /// The certificates that vouch for the document, from the root to the leaf.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateFacts> {
+        let ders = self.payload.cabundle.iter().chain([&self.payload.certificate]);
+        // `verify` has read each of them.
+        ders.enumerate().filter_map(|(place, der)| Some(Certificate::parse(place, der).ok()?.facts())).collect()
+    }
+
+    /// What kind of document it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        let subject = self.payload.user_data.as_deref().and_then(Subject::parse);
+        match (&self.payload.public_key, subject) {
+            (None, _) => Kind::Evidence,
+            (Some(_), Some(Subject::ImportKey { .. })) if self.import_key().is_ok() => Kind::ImportKey,
+            (Some(key), Some(Subject::Recipient { public_key })) if public_key == *Sha256::digest(&key[..]) => {
+                Kind::Recipient
+            }
+            (Some(_), _) => Kind::Unknown,
+        }
+    }
+
+    /// Whether it is a document of this kind.
+    ///
+    /// # Errors
+    /// The sender's: a document of another kind.
+    pub fn check_kind(&self, expected: Kind) -> Result<(), AttestationError> {
+        match self.kind() {
+            kind if kind == expected => Ok(()),
+            _ if expected == Kind::Evidence => Err(AttestationError::NotEvidence),
+            kind => Err(AttestationError::Kind(kind)),
         }
     }
 
@@ -259,7 +346,8 @@ pub fn check_fresh(payload: &Payload, at: SystemTime, max_age: Duration) -> Resu
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 const IMAGE_PCR: u8 = 0;
-const CONFIGURATION_PCR: u8 = 16;
+/// The register that a configuration is measured into.
+pub const CONFIGURATION_PCR: u8 = 16;
 const ZERO: [u8; 48] = [0; 48];
 
 #[cfg(test)]

@@ -34,6 +34,17 @@ pub(super) fn verify_chain(payload: &Payload, root: &TrustAnchor, at: SystemTime
     leaf.key()
 }
 
+/// What people want to know of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Whose it is. Its issuer's word, and not fit for terminals.
+    pub subject: String,
+    /// From when it is valid, in seconds since 1970.
+    pub not_before: i64,
+    /// Until when, included.
+    pub not_after: i64,
+}
+
 /// A P-384 point, uncompressed (SEC 1, section 2.3.3).
 pub(super) type P384Key = [u8; 97];
 
@@ -64,6 +75,15 @@ impl<'a> Certificate<'a> {
             }
         }
         Ok(Self { place, x509, basic_constraints, key_usage })
+    }
+
+    pub(super) fn facts(&self) -> CertificateFacts {
+        let validity = self.x509.validity();
+        CertificateFacts {
+            subject: self.x509.subject().to_string(),
+            not_before: validity.not_before.timestamp(),
+            not_after: validity.not_after.timestamp(),
+        }
     }
 
     /// Both ends belong to the validity period (RFC 5280, section 4.1.2.5).

@@ -2,6 +2,7 @@
 //! `key` and beside it, those that do not in `local`; what is printed is `output`'s, and the exit codes `exit`'s.
 
 mod adopt;
+mod attestation;
 mod bulk;
 mod change;
 mod connection;
@@ -30,6 +31,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
+use self::attestation::AttestationCommand;
 use self::image::ImageCommand;
 use self::key::KeyArguments;
 use self::local::{CheckArguments, ConfigFile, NewTokenArguments};
@@ -74,6 +76,9 @@ enum Command {
     #[command(subcommand)]
     Image(Box<ImageCommand>),
     Key(Box<KeyArguments>),
+    /// Fetch attestation documents, and verify them
+    #[command(subcommand)]
+    Attestation(Box<AttestationCommand>),
     /// Print a completion script for a shell
     ///
     /// The script goes to standard output. Where a shell looks for it is the shell's matter; the
@@ -139,6 +144,7 @@ pub fn run() -> ExitCode {
         Command::Recipient(RecipientCommand::New(arguments)) => recipient::new(&arguments),
         Command::Image(command) => image::run(&command),
         Command::Key(arguments) => key::run(*arguments),
+        Command::Attestation(command) => attestation::run(*command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "strongroom", &mut script);
@@ -210,6 +216,9 @@ mod tests {
             "image build --kernel k --command-line c --enclave e --configuration c --output o --pcrs p --arch aarch64",
             "image build --kernel k --command-line c --ramdisk a --ramdisk b --output o --name n --version 2",
             "image describe f --json",
+            "attestation get --nonce 0xAB --out - --url http://a --token t --json",
+            "attestation verify f --pcrs p --enclave-config c --nonce 0xAB --at 2025-01-31T12:00:00Z --max-age 60",
+            "attestation verify - --any-enclave --kind import-key --attestation-root r --json",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("strongroom").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
