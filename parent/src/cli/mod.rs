@@ -7,6 +7,7 @@ mod bulk;
 mod change;
 mod connection;
 mod create;
+mod doctor;
 mod enclave;
 mod exit;
 mod expected;
@@ -32,6 +33,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
 use self::attestation::AttestationCommand;
+use self::doctor::DoctorArguments;
 use self::image::ImageCommand;
 use self::key::KeyArguments;
 use self::local::{CheckArguments, ConfigFile, NewTokenArguments};
@@ -79,6 +81,7 @@ enum Command {
     /// Fetch attestation documents, and verify them
     #[command(subcommand)]
     Attestation(Box<AttestationCommand>),
+    Doctor(DoctorArguments),
     /// Print a completion script for a shell
     ///
     /// The script goes to standard output. Where a shell looks for it is the shell's matter; the
@@ -145,6 +148,7 @@ pub fn run() -> ExitCode {
         Command::Image(command) => image::run(&command),
         Command::Key(arguments) => key::run(*arguments),
         Command::Attestation(command) => attestation::run(*command),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "strongroom", &mut script);
@@ -216,6 +220,7 @@ mod tests {
             "image build --kernel k --command-line c --enclave e --configuration c --output o --pcrs p --arch aarch64",
             "image build --kernel k --command-line c --ramdisk a --ramdisk b --output o --name n --version 2",
             "image describe f --json",
+            "doctor --config c --json",
             "attestation get --nonce 0xAB --out - --url http://a --token t --json",
             "attestation verify f --pcrs p --enclave-config c --nonce 0xAB --at 2025-01-31T12:00:00Z --max-age 60",
             "attestation verify - --any-enclave --kind import-key --attestation-root r --json",
