@@ -9,7 +9,8 @@ use aws_nitro_enclaves_nsm_api::driver::{nsm_init, nsm_process_request};
 use sha2::{Digest, Sha256};
 use strongroom_protocol::document::{AttestationDocument, DocumentError};
 use strongroom_protocol::{
-    Binding, ErrorCode, HpkePublicKey, ImportKeyId, Measurement, Nonce, SealedKey, export_user_data, key_user_data,
+    Binding, ErrorCode, HpkePublicKey, ImportKeyId, Measurement, Nonce, SealedKey, Subject, export_user_data,
+    key_user_data,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -77,8 +78,6 @@ const CONFIGURATION_PCR: u16 = 16;
 /// Requests that may wait for the device.
 const QUEUE: usize = 64;
 
-const ENCLAVE_EVIDENCE_DOMAIN: &[u8] = b"strongroom-enclave-v1";
-const RECIPIENT_DOMAIN: &[u8] = b"strongroom-recipient-v1";
 const ENTROPY_DOMAIN: &[u8] = b"strongroom-entropy-v1";
 
 /// A handle to the thread that owns the device.
@@ -114,7 +113,7 @@ impl Nsm {
 
     /// Whether this enclave runs in debug mode (PCR0 zero), read from its own document.
     pub(crate) async fn is_debug_mode(&self) -> Result<bool, NsmError> {
-        let document = self.attest(None, Some(ENCLAVE_EVIDENCE_DOMAIN.to_vec()), None).await?;
+        let document = self.attest(None, Some(Subject::Enclave { configuration: None }.user_data()), None).await?;
         Ok(AttestationDocument::parse(&document)?.payload.is_debug_mode())
     }
 
@@ -145,8 +144,8 @@ impl Nsm {
 
     /// For KMS: carries the enclave's RSA key; leaves only inside TLS to KMS.
     pub(crate) async fn recipient_document(&self, public_key_der: &[u8]) -> Result<Vec<u8>, NsmError> {
-        let user_data = [RECIPIENT_DOMAIN, &Sha256::digest(public_key_der)].concat();
-        self.attest(Some(public_key_der.to_vec()), Some(user_data), None).await
+        let subject = Subject::Recipient { public_key: Sha256::digest(public_key_der).into() };
+        self.attest(Some(public_key_der.to_vec()), Some(subject.user_data()), None).await
     }
 
     /// For custodians: carries an import key, which is an HPKE key and never one that KMS would encrypt to.
@@ -165,8 +164,8 @@ impl Nsm {
         configuration: Option<&Measurement>,
         nonce: Nonce,
     ) -> Result<Vec<u8>, NsmError> {
-        let digest = configuration.map_or(&[][..], |measurement| &measurement.digest);
-        self.attest(None, Some([ENCLAVE_EVIDENCE_DOMAIN, digest].concat()), Some(nonce.into_vec())).await
+        let subject = Subject::Enclave { configuration: configuration.map(|measurement| measurement.digest) };
+        self.attest(None, Some(subject.user_data()), Some(nonce.into_vec())).await
     }
 
     /// Evidence about an export: `public_key` null; `user_data` is what was sealed, for whom.

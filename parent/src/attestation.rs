@@ -6,22 +6,24 @@
 //! [`verify`] does what AWS's guide "Verifying the root of trust" asks for: syntax, certificate chain,
 //! COSE signature. What AWS leaves to its customers are the `check_…` methods of its result.
 
-use std::collections::BTreeMap;
+mod chain;
+mod expected_pcrs;
+
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use strongroom_protocol::cose::ES384;
 use strongroom_protocol::document::{AttestationDocument, DocumentError, Payload};
-use strongroom_protocol::{ByteArray, HpkePublicKey, ImportKeyId, Measurement};
-use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{BasicConstraints, KeyUsage, ParsedExtension};
-use x509_parser::oid_registry::{OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_SIG_ECDSA_WITH_SHA384};
-use x509_parser::prelude::FromDer as _;
-use x509_parser::x509::{AlgorithmIdentifier, X509Version};
+use strongroom_protocol::{ByteArray, HpkePublicKey, ImportKeyId, Subject};
+
+pub use self::chain::CertificateFacts;
+use self::chain::{Certificate, verify_chain};
+pub use self::expected_pcrs::{ExpectedPcrs, ExpectedPcrsError};
 
 /// Verifies a document: syntax and sizes, its certificates up to `root` at the time `at`, and its
 /// signature. Nothing is believed of what it says before that, and nothing is yet compared with what
@@ -119,6 +121,9 @@ pub enum AttestationError {
     /// Carries no key that it names as an import key.
     #[error("the document is not about an import key")]
     NotAnImportKey,
+    /// A document of this kind, where another was asked for.
+    #[error("the document is of another kind: {0}")]
+    Kind(Kind),
     /// Carries a key: no evidence document of ours does.
     #[error("the document carries a public key and is no evidence")]
     NotEvidence,
@@ -143,6 +148,12 @@ impl TrustAnchor {
         Self(CertificateDer::from_slice(include_bytes!("../roots/aws_nitro_enclaves_root_g1.der")))
     }
 
+    /// Whether this is AWS's root.
+    #[must_use]
+    pub fn is_aws(&self) -> bool {
+        *self == Self::aws()
+    }
+
     /// Another root, for doubles and for tests.
     ///
     /// # Errors
@@ -153,6 +164,17 @@ impl TrustAnchor {
             (Some(Ok(der)), None) if Certificate::parse(0, &der).is_ok() => Ok(Self(der)),
             _ => Err(AttestationError::TrustAnchor),
         }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Evidence => "evidence",
+            Self::Recipient => "a recipient's, with the RSA key to which KMS encrypts",
+            Self::ImportKey => "an import key's, with a key to which a custodian seals",
+            Self::Unknown => "it carries a key of no kind of strongroom's",
+        })
     }
 }
 
@@ -168,6 +190,31 @@ pub struct VerifiedDocument {
     /// What the NSM said.
     pub payload: Payload,
     _verified: Verified,
+}
+
+/// A register that is not as expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DifferingPcr {
+    /// Which.
+    pub index: u8,
+    /// What it should be.
+    pub expected: [u8; 48],
+    /// What it is, if the document has it.
+    pub found: Option<[u8; 48]>,
+}
+
+/// The kinds of document that our enclaves make, and all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Carries no key: the enclave vouches for something.
+    Evidence,
+    /// Carries the enclave's RSA key, for KMS.
+    Recipient,
+    /// Carries a key that a custodian can seal a key to.
+    ImportKey,
+    /// Carries a key that it does not name as one of ours.
+    Unknown,
 }
 
 /// Keeps others from making a [`VerifiedDocument`].
@@ -187,9 +234,48 @@ impl VerifiedDocument {
         if self.payload.pcr(CONFIGURATION_PCR).is_none_or(|pcr| *pcr == ZERO) {
             return Err(AttestationError::NotConfigured);
         }
-        match expected.0.iter().find(|(index, pcr)| self.payload.pcr(**index) != Some(pcr)) {
-            Some((index, _)) => Err(AttestationError::Pcr(*index)),
-            None => Ok(()),
+        self.differing_pcrs(expected).first().map_or(Ok(()), |pcr| Err(AttestationError::Pcr(pcr.index)))
+    }
+
+    /// The registers that are not as expected, in order.
+    #[must_use]
+    pub fn differing_pcrs(&self, expected: &ExpectedPcrs) -> Vec<DifferingPcr> {
+        let found = |index| self.payload.pcr(index).copied();
+        let all = expected.0.iter().map(|(&index, &pcr)| DifferingPcr { index, expected: pcr, found: found(index) });
+        all.filter(|pcr| pcr.found != Some(pcr.expected)).collect()
+    }
+
+    /// The certificates that vouch for the document, from the root to the leaf.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateFacts> {
+        let ders = self.payload.cabundle.iter().chain([&self.payload.certificate]);
+        // `verify` has read each of them.
+        ders.enumerate().filter_map(|(place, der)| Some(Certificate::parse(place, der).ok()?.facts())).collect()
+    }
+
+    /// What kind of document it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        let subject = self.payload.user_data.as_deref().and_then(Subject::parse);
+        match (&self.payload.public_key, subject) {
+            (None, _) => Kind::Evidence,
+            (Some(_), Some(Subject::ImportKey { .. })) if self.import_key().is_ok() => Kind::ImportKey,
+            (Some(key), Some(Subject::Recipient { public_key })) if public_key == *Sha256::digest(&key[..]) => {
+                Kind::Recipient
+            }
+            (Some(_), _) => Kind::Unknown,
+        }
+    }
+
+    /// Whether it is a document of this kind.
+    ///
+    /// # Errors
+    /// The sender's: a document of another kind.
+    pub fn check_kind(&self, expected: Kind) -> Result<(), AttestationError> {
+        match self.kind() {
+            kind if kind == expected => Ok(()),
+            _ if expected == Kind::Evidence => Err(AttestationError::NotEvidence),
+            kind => Err(AttestationError::Kind(kind)),
         }
     }
 
@@ -256,254 +342,12 @@ pub fn check_fresh(payload: &Payload, at: SystemTime, max_age: Duration) -> Resu
     }
 }
 
-/// The registers that an admitted enclave has: PCR0 (the image) and PCR16 (its configuration), which
-/// mean something only together, and any others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExpectedPcrs(BTreeMap<u8, [u8; 48]>);
-
-/// A file is not a list of expected registers. Its writer is to blame.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ExpectedPcrsError {
-    /// Not a flat JSON object of texts.
-    #[error("not a JSON object of the form {{\"PCR0\": \"hex\", …}}")]
-    Json,
-    /// A name that is not `PCR0` … `PCR31`.
-    #[error("{0:?} is not the name of a register")]
-    Name(String),
-    /// A register twice.
-    #[error("PCR{0} is named twice")]
-    Repeated(u8),
-    /// Not 48 bytes in hexadecimal.
-    #[error("PCR{0} is not 48 bytes in hexadecimal")]
-    Value(u8),
-    /// PCR0 or PCR16 is missing.
-    #[error("PCR{0} must be named")]
-    Missing(u8),
-    /// The file says another PCR16 than follows from the configuration.
-    #[error("PCR16 is not that of the configuration")]
-    Configuration,
-    /// PCR0 or PCR16 is zero: that would admit debug mode, or an enclave without configuration.
-    #[error("PCR{0} must not be zero")]
-    Zero(u8),
-}
-
-impl ExpectedPcrs {
-    /// Reads a `pcrs.json`: `{"PCR0": "96 hex digits", …, "PCR16": …}`, with or without `0x`.
-    ///
-    /// # Errors
-    /// The file's writer's: unknown or repeated names, other values, no or zero PCR0 or PCR16.
-    pub fn from_json(json: &[u8]) -> Result<Self, ExpectedPcrsError> {
-        Self::read(json, None)
-    }
-
-    /// The same, with the PCR16 of a configuration's bytes. The file need not say it; if it does, it says the same.
-    ///
-    /// # Errors
-    /// As of [`Self::from_json`]; or the two say different things.
-    pub fn with_configuration(json: &[u8], configuration: &[u8]) -> Result<Self, ExpectedPcrsError> {
-        Self::read(json, Some(Measurement::of(configuration).pcr16))
-    }
-
-    /// What a register has to be, if it is among them.
-    #[must_use]
-    pub fn get(&self, register: u8) -> Option<&[u8; 48]> {
-        self.0.get(&register)
-    }
-
-    fn read(json: &[u8], pcr16: Option<[u8; 48]>) -> Result<Self, ExpectedPcrsError> {
-        let Entries(entries) = serde_json::from_slice(json).map_err(|_| ExpectedPcrsError::Json)?;
-        let mut pcrs = BTreeMap::new();
-        for (name, value) in entries {
-            let index = parse_name(&name).ok_or(ExpectedPcrsError::Name(name))?;
-            let pcr = parse_pcr(&value).ok_or(ExpectedPcrsError::Value(index))?;
-            if pcrs.insert(index, pcr).is_some() {
-                return Err(ExpectedPcrsError::Repeated(index));
-            }
-        }
-        if let Some(pcr16) = pcr16
-            && *pcrs.entry(CONFIGURATION_PCR).or_insert(pcr16) != pcr16
-        {
-            return Err(ExpectedPcrsError::Configuration);
-        }
-        for index in [IMAGE_PCR, CONFIGURATION_PCR] {
-            match pcrs.get(&index) {
-                None => return Err(ExpectedPcrsError::Missing(index)),
-                Some(&ZERO) => return Err(ExpectedPcrsError::Zero(index)),
-                Some(_) => {}
-            }
-        }
-        Ok(Self(pcrs))
-    }
-}
-
-/// Walks from the given root to the leaf and returns the leaf's key.
-fn verify_chain(payload: &Payload, root: &TrustAnchor, at: SystemTime) -> Result<P384Key, AttestationError> {
-    // Trusted for being these bytes. A self-made root with the same name and key identifier is a stranger.
-    if payload.cabundle.first().is_none_or(|first| **first != *root.0) {
-        return Err(AttestationError::ForeignRoot);
-    }
-    let ders = payload.cabundle.iter().chain([&payload.certificate]);
-    let chain = ders.enumerate().map(|(place, der)| Certificate::parse(place, der)).collect::<Result<Vec<_>, _>>()?;
-    for certificate in &chain {
-        certificate.check_dates(at)?;
-    }
-    for (issuer, subject) in chain.iter().zip(chain.iter().skip(1)) {
-        // Neither the issuer itself nor the leaf counts (RFC 5280, section 4.2.1.9).
-        issuer.check_may_issue(chain.len().saturating_sub(issuer.place + 2))?;
-        issuer.check_issued(subject)?;
-    }
-    let leaf = chain.last().ok_or(AttestationError::ForeignRoot)?;
-    leaf.check_may_sign_documents()?;
-    leaf.key()
-}
-
-/// A P-384 point, uncompressed (SEC 1, section 2.3.3).
-type P384Key = [u8; 97];
-
-/// A certificate, taken apart.
-struct Certificate<'a> {
-    place: usize,
-    x509: X509Certificate<'a>,
-    basic_constraints: Option<BasicConstraints>,
-    key_usage: Option<KeyUsage>,
-}
-
-impl<'a> Certificate<'a> {
-    fn parse(place: usize, der: &'a [u8]) -> Result<Self, AttestationError> {
-        let malformed = AttestationError::MalformedCertificate(place);
-        let (rest, x509) = X509Certificate::from_der(der).map_err(|_| malformed)?;
-        if !rest.is_empty() || x509.version() != X509Version::V3 || x509.extensions_map().is_err() {
-            return Err(malformed);
-        }
-        let (mut basic_constraints, mut key_usage) = (None, None);
-        for extension in x509.extensions() {
-            match extension.parsed_extension() {
-                ParsedExtension::BasicConstraints(constraints) => basic_constraints = Some(constraints.clone()),
-                ParsedExtension::KeyUsage(usage) => key_usage = Some(*usage),
-                ParsedExtension::ParseError { .. } => return Err(malformed),
-                // Anything else that is parsed is still not obeyed here: name constraints, for one.
-                _ if extension.critical => return Err(AttestationError::CriticalExtension(place)),
-                _ => {}
-            }
-        }
-        Ok(Self { place, x509, basic_constraints, key_usage })
-    }
-
-    /// Both ends belong to the validity period (RFC 5280, section 4.1.2.5).
-    fn check_dates(&self, at: SystemTime) -> Result<(), AttestationError> {
-        let seconds =
-            at.duration_since(UNIX_EPOCH).map_or(-1, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
-        let validity = self.x509.validity();
-        if seconds < validity.not_before.timestamp() {
-            return Err(AttestationError::NotYetValid(self.place));
-        }
-        if seconds > validity.not_after.timestamp() {
-            return Err(AttestationError::Expired(self.place));
-        }
-        Ok(())
-    }
-
-    /// Whether this certificate may have issued one above `intermediates` others.
-    fn check_may_issue(&self, intermediates: usize) -> Result<(), AttestationError> {
-        let Some(BasicConstraints { ca: true, path_len_constraint }) = self.basic_constraints else {
-            return Err(AttestationError::NotAnAuthority(self.place));
-        };
-        if !self.key_usage.as_ref().is_some_and(KeyUsage::key_cert_sign) {
-            return Err(AttestationError::NoCertificateSigning(self.place));
-        }
-        match path_len_constraint.map(usize::try_from) {
-            Some(Ok(limit)) if intermediates > limit => Err(AttestationError::PathLength(self.place)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether this certificate's name and key issued `subject`.
-    fn check_issued(&self, subject: &Self) -> Result<(), AttestationError> {
-        let x509 = &subject.x509;
-        if x509.issuer().as_raw() != self.x509.subject().as_raw() {
-            return Err(AttestationError::IssuerName(subject.place));
-        }
-        if !is_ecdsa_with_sha384(&x509.signature_algorithm) || !is_ecdsa_with_sha384(&x509.tbs_certificate.signature) {
-            return Err(AttestationError::SignatureAlgorithm(subject.place));
-        }
-        UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, self.key()?)
-            .verify(x509.tbs_certificate.as_ref(), &x509.signature_value.data)
-            .map_err(|_| AttestationError::CertificateSignature(subject.place))
-    }
-
-    fn check_may_sign_documents(&self) -> Result<(), AttestationError> {
-        if self.basic_constraints.as_ref().is_some_and(|constraints| constraints.ca) {
-            return Err(AttestationError::LeafIsAuthority);
-        }
-        if !self.key_usage.as_ref().is_some_and(KeyUsage::digital_signature) {
-            return Err(AttestationError::LeafMayNotSign);
-        }
-        Ok(())
-    }
-
-    fn key(&self) -> Result<P384Key, AttestationError> {
-        let key = self.x509.public_key();
-        let curve = key.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
-        match P384Key::try_from(&*key.subject_public_key.data) {
-            Ok(point @ [4, ..])
-                if key.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY && curve == Some(OID_NIST_EC_P384) =>
-            {
-                Ok(point)
-            }
-            _ => Err(AttestationError::KeyType(self.place)),
-        }
-    }
-}
-
-/// RFC 5758, section 3.2: the parameters are absent.
-fn is_ecdsa_with_sha384(algorithm: &AlgorithmIdentifier<'_>) -> bool {
-    algorithm.algorithm == OID_SIG_ECDSA_WITH_SHA384 && algorithm.parameters.is_none()
-}
-
-/// `PCR0` … `PCR31`, in exactly this form.
-fn parse_name(name: &str) -> Option<u8> {
-    let index = name.strip_prefix("PCR")?.parse().ok().filter(|index| *index < 32)?;
-    (name == format!("PCR{index}")).then_some(index)
-}
-
-fn parse_pcr(value: &str) -> Option<[u8; 48]> {
-    let mut pcr = ZERO;
-    hex::decode_to_slice(value.strip_prefix("0x").unwrap_or(value), &mut pcr).ok()?;
-    Some(pcr)
-}
-
-/// A JSON object's entries as they stand, so that a repeated name is seen.
-struct Entries(Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Entries;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of texts")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-
-        deserializer.deserialize_map(Collect)
-    }
-}
-
 /// How far a document's clock may be ahead of ours.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 const IMAGE_PCR: u8 = 0;
-const CONFIGURATION_PCR: u8 = 16;
+/// The register that a configuration is measured into.
+pub const CONFIGURATION_PCR: u8 = 16;
 const ZERO: [u8; 48] = [0; 48];
 
 #[cfg(test)]
@@ -517,47 +361,6 @@ mod tests {
             "TrustAnchor(641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b)"
         );
         assert!(Certificate::parse(0, &TrustAnchor::aws().0).is_ok());
-    }
-
-    fn pcrs(entries: &[(&str, &str)]) -> Result<ExpectedPcrs, ExpectedPcrsError> {
-        let entries: Vec<_> = entries.iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
-        ExpectedPcrs::from_json(format!("{{{}}}", entries.join(",")).as_bytes())
-    }
-
-    #[test]
-    fn expected_registers_are_read_with_and_without_prefix() {
-        let (image, configuration) = ("ab".repeat(48), "CD".repeat(48));
-        let plain = pcrs(&[("PCR0", &image), ("PCR16", &configuration)]).expect("valid");
-        let prefixed =
-            pcrs(&[("PCR16", &format!("0x{configuration}")), ("PCR0", &format!("0x{image}"))]).expect("valid");
-        assert_eq!(plain, prefixed);
-        assert_eq!(plain.0, BTreeMap::from([(0, [0xab; 48]), (16, [0xcd; 48])]));
-    }
-
-    #[test]
-    fn other_files_are_no_expectation() {
-        use ExpectedPcrsError as E;
-        let (good, zero, short) = ("ab".repeat(48), "00".repeat(48), "ab".repeat(47));
-        for (name, entries, error) in [
-            ("empty", vec![], E::Missing(0)),
-            ("no_image", vec![("PCR16", &good)], E::Missing(0)),
-            ("no_configuration", vec![("PCR0", &good)], E::Missing(16)),
-            ("zero_image", vec![("PCR0", &zero), ("PCR16", &good)], E::Zero(0)),
-            ("zero_configuration", vec![("PCR0", &good), ("PCR16", &zero)], E::Zero(16)),
-            ("twice", vec![("PCR0", &good), ("PCR0", &good), ("PCR16", &good)], E::Repeated(0)),
-            ("short", vec![("PCR0", &short)], E::Value(0)),
-            ("beyond_the_bank", vec![("PCR32", &good)], E::Name("PCR32".to_owned())),
-            ("leading_zero", vec![("PCR00", &good)], E::Name("PCR00".to_owned())),
-            ("signed", vec![("PCR+1", &good)], E::Name("PCR+1".to_owned())),
-            ("lower_case", vec![("pcr0", &good)], E::Name("pcr0".to_owned())),
-            ("hash_algorithm", vec![("HashAlgorithm", &good)], E::Name("HashAlgorithm".to_owned())),
-        ] {
-            let entries: Vec<_> = entries.into_iter().map(|(name, value)| (name, value.as_str())).collect();
-            assert_eq!(pcrs(&entries), Err(error), "{name}");
-        }
-        for text in ["", "[]", "{\"PCR0\": 1}", "{\"Measurements\": {}}", "{} {}"] {
-            assert_eq!(ExpectedPcrs::from_json(text.as_bytes()), Err(E::Json), "{text}");
-        }
     }
 
     #[test]

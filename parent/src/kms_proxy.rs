@@ -47,6 +47,18 @@ impl Remote {
     pub const fn https(host: String) -> Self {
         Self { host, port: 443 }
     }
+
+    /// The host's name or address.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
 }
 
 /// Serves connections for ever. Whoever connects reaches `remote` and cannot name another.

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod credentials;
+pub mod doctor;
 pub mod enclave_client;
 pub mod http;
 pub mod image;

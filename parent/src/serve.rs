@@ -103,7 +103,7 @@ fn greet(address: SocketAddr, tls: bool, identities: &Identities) {
 
 /// The SDK's default configuration, with deadlines, in the Region of `AWS_REGION` or otherwise the
 /// enclave's.
-async fn aws(region: &str) -> SdkConfig {
+pub(crate) async fn aws(region: &str) -> SdkConfig {
     let named = std::env::var("AWS_REGION").ok().filter(|region| !region.is_empty());
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(2))

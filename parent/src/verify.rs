@@ -3,6 +3,8 @@
 //! is asked. Fetches fresh documents and verifies them here. Until a key has passed, its address is only what a parent
 //! claims.
 
+mod document;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,13 +22,13 @@ use crate::attestation::{AttestationError, ExpectedPcrs, ExpectedPcrsError, Trus
 use crate::client::{AskError, Parent};
 use crate::http::{Evidence, ExportReply, ExportedKey, KeyView};
 use crate::key_state::StateName;
+pub use document::{CertificateReport, Demands, DocumentReport, Maker, Refused, measures};
 
 /// What an enclave must be to be believed.
 #[derive(Debug)]
 pub struct ExpectedEnclave {
     pcrs: ExpectedPcrs,
     root: TrustAnchor,
-    foreign_root: bool,
 }
 
 /// What is to be verified, and against what.
@@ -131,7 +133,7 @@ pub enum Refusal {
 }
 
 /// How old a document may be. It is made for the nonce, so this bounds clock errors, not replay.
-const MAX_AGE: Duration = Duration::from_secs(300);
+pub const MAX_AGE: Duration = Duration::from_secs(300);
 
 impl ExpectedEnclave {
     /// Reads what an enclave must be.
@@ -153,12 +155,7 @@ impl ExpectedEnclave {
             Some(path) => ExpectedPcrs::with_configuration(&json, &read(path)?),
         };
         let expected = expected.map_err(|source| VerifyError::Pcrs { path: pcrs.to_owned(), source })?;
-        let root = match attestation_root {
-            None => TrustAnchor::aws(),
-            Some(path) => TrustAnchor::from_pem(&read(path)?)
-                .map_err(|source| VerifyError::Root { path: path.to_owned(), source })?,
-        };
-        Ok(Self { pcrs: expected, root, foreign_root: attestation_root.is_some() })
+        Ok(Self { pcrs: expected, root: read_root(attestation_root)? })
     }
 
     /// Asks the parent for evidence about its enclave, and verifies that it is this one.
@@ -277,7 +274,7 @@ impl Inquiry<'_> {
             module_id: payload.module_id.clone(),
             document_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
             pcrs: payload.pcrs.iter().map(|(i, pcr)| (format!("PCR{i}"), hex::encode(**pcr))).collect(),
-            foreign_root: self.enclave.foreign_root,
+            foreign_root: !self.enclave.root.is_aws(),
         }
     }
 }
@@ -308,6 +305,15 @@ fn nonce() -> Result<[u8; 32], VerifyError> {
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce)?;
     Ok(nonce)
+}
+
+/// The root of the attestation's certificates, PEM; absent: AWS's.
+///
+/// # Errors
+/// The caller's: [`VerifyError::File`], [`VerifyError::Root`].
+pub fn read_root(path: Option<&Path>) -> Result<TrustAnchor, VerifyError> {
+    let Some(path) = path else { return Ok(TrustAnchor::aws()) };
+    TrustAnchor::from_pem(&read(path)?).map_err(|source| VerifyError::Root { path: path.to_owned(), source })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, VerifyError> {

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::key::{Algorithm, KeyId, Origin};
 use crate::policy::Policy;
+use crate::subject::Subject;
 
 /// A domain tag, then key id, algorithm, public key, origin and canonical policy, each behind its
 /// length in four big-endian bytes. Golden vectors: `tests/vectors/binding.json`.
@@ -14,7 +15,6 @@ use crate::policy::Policy;
 pub struct Binding(Vec<u8>);
 
 const DOMAIN: &[u8] = b"strongroom-binding-v1";
-const KEY_EVIDENCE_DOMAIN: &[u8] = b"strongroom-key-v1";
 
 impl Binding {
     /// Binds these facts to each other.
@@ -69,7 +69,7 @@ pub(crate) fn length_prefixed(domain: &[u8], parts: &[&[u8]]) -> Vec<u8> {
 /// The `user_data` of a key's evidence document: `strongroom-key-v1` ‖ SHA-256(binding).
 #[must_use]
 pub fn key_user_data(binding: &Binding) -> Vec<u8> {
-    [KEY_EVIDENCE_DOMAIN, &binding.digest()].concat()
+    Subject::Key { binding: binding.digest() }.user_data()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::binding::{Binding, length_prefixed};
 use crate::bytes::{ByteArray, ByteString};
 use crate::key::{Algorithm, KeyId, KmsKeyArn, PublicKey, RecipientName};
 use crate::policy::{PayloadKind, Policy};
+use crate::subject::{self, Subject};
 
 /// A public key of DHKEM(X25519, HKDF-SHA256) (RFC 9180 section 7.1).
 pub type HpkePublicKey = ByteArray<32>;
@@ -48,7 +49,7 @@ impl ImportKeyId {
     /// The `user_data` of the import key's document: `strongroom-import-v1` ‖ the name.
     #[must_use]
     pub fn user_data(&self) -> Vec<u8> {
-        [IMPORT_DOMAIN, &*self.0].concat()
+        Subject::ImportKey { id: *self.0 }.user_data()
     }
 }
 
@@ -122,8 +123,8 @@ pub fn export_info(binding: &Binding, recipient: &RecipientName) -> Vec<u8> {
 /// this binding, to this recipient of its configuration, in exactly these bytes: they need not be opened to be believed.
 #[must_use]
 pub fn export_user_data(info: &[u8], sealed: &SealedKey) -> Vec<u8> {
-    let export = length_prefixed(EXPORT_DOMAIN, &[info, &*sealed.encapsulated_key, &sealed.ciphertext]);
-    [EXPORT_DOMAIN, &Sha256::digest(export)].concat()
+    let export = length_prefixed(subject::EXPORT, &[info, &*sealed.encapsulated_key, &sealed.ciphertext]);
+    Subject::Export { export: Sha256::digest(export).into() }.user_data()
 }
 
 /// By what an operator recognises a key whose secret is about to be adopted.
@@ -151,9 +152,7 @@ impl ExpectedKey {
     }
 }
 
-const IMPORT_DOMAIN: &[u8] = b"strongroom-import-v1";
 const IMPORT_SEAL_DOMAIN: &[u8] = b"strongroom-import-seal-v1";
-const EXPORT_DOMAIN: &[u8] = b"strongroom-export-v1";
 const EXPORT_SEAL_DOMAIN: &[u8] = b"strongroom-export-seal-v1";
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod pin;
 mod policy;
 mod record;
 mod scan;
+mod subject;
 
 pub use address::{Address, AddressError, Cid};
 pub use binding::{Binding, key_user_data};
@@ -41,6 +42,7 @@ pub use path::{DerivationPath, HARDENED, InvalidPath, MAX_COMPONENTS};
 pub use pin::{ConfigurationPin, PinError};
 pub use policy::{MAX_PATHS, PayloadKind, Policy, PolicyError};
 pub use record::{KeyRecord, PresentedRecord, RecordError};
+pub use subject::Subject;
 
 /// The version of this contract. Both sides name theirs in the first message of a connection and
 /// part if they differ.

@@ -20,13 +20,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// The real documents, as `tests/vectors/attestation/README.md` lists them.
-mod real {
+pub(crate) mod real {
     use super::*;
 
-    struct Vector {
-        name: &'static str,
-        bytes: &'static [u8],
-        made: &'static str,
+    pub(crate) struct Vector {
+        pub(crate) name: &'static str,
+        pub(crate) bytes: &'static [u8],
+        pub(crate) made: &'static str,
         leaf_from: &'static str,
         leaf_until: &'static str,
         public_key: Option<usize>,
@@ -52,7 +52,7 @@ mod real {
     }
 
     #[rustfmt::skip]
-    const GENUINE: [Vector; 8] = [
+    pub(crate) const GENUINE: [Vector; 8] = [
         vector!("nautilus_weather", "2025-04-15T02:25:23.696Z", "2025-04-15T02:17:47Z" .. "2025-04-15T05:17:50Z", Some(32), None, None, [0, 1, 2, 3, 4]),
         vector!("base_nitro_validator", "2024-11-30T16:22:48.387Z", "2024-11-30T16:22:45Z" .. "2024-11-30T19:22:48Z", Some(65), None, None, [0, 1, 2, 3, 4]),
         vector!("evervault_debug_mode", "2022-10-12T13:50:06.081Z", "2022-10-12T13:49:51Z" .. "2022-10-12T16:49:54Z", Some(19), Some(13), None, [3, 4]),
@@ -62,7 +62,7 @@ mod real {
         vector!("turnkey_indefinite_map", "2025-09-16T21:24:01.438Z", "2025-09-16T21:23:57Z" .. "2025-09-17T00:24:00Z", Some(130), Some(32), None, [0, 1, 2, 3, 4]),
         vector!("veracruz", "2022-11-09T22:52:00.696Z", "2022-11-09T22:51:57Z" .. "2022-11-10T01:52:00Z", None, Some(32), Some(32), [0, 1, 2, 4]),
     ];
-    const BAD_SIGNATURE: &[u8] = include_bytes!("../vectors/attestation/veracruz_bad_signature.cose");
+    pub(crate) const BAD_SIGNATURE: &[u8] = include_bytes!("../vectors/attestation/veracruz_bad_signature.cose");
     const FOREIGN_ROOT: &[u8] = include_bytes!("../vectors/attestation/foreign_root_pcr16.cose");
 
     fn at(time: &str) -> SystemTime {
@@ -147,7 +147,7 @@ mod real {
 }
 
 /// Chains of the mock's shape with one thing wrong, each refused with the reason's name.
-mod broken_chain {
+pub(crate) mod broken_chain {
     use super::*;
 
     macro_rules! refused {
@@ -159,11 +159,11 @@ mod broken_chain {
         };
     }
 
-    const ROOT: usize = 0;
-    const REGION: usize = 1;
-    const ZONE: usize = 2;
-    const INSTANCE: usize = 3;
-    const LEAF: usize = 4;
+    pub(crate) const ROOT: usize = 0;
+    pub(crate) const REGION: usize = 1;
+    pub(crate) const ZONE: usize = 2;
+    pub(crate) const INSTANCE: usize = 3;
+    pub(crate) const LEAF: usize = 4;
 
     refused! {
         root_expired: |specs| expire(&mut specs[ROOT]) => AttestationError::Expired(ROOT);
@@ -286,19 +286,19 @@ mod broken_chain {
         assert_eq!(forged.verify().map(drop), Err(AttestationError::SignatureAlgorithm(LEAF)));
     }
 
-    fn expire(spec: &mut CertificateSpec) {
+    pub(crate) fn expire(spec: &mut CertificateSpec) {
         spec.params.not_before = OffsetDateTime::now_utc() - Duration::from_secs(7200);
         spec.params.not_after = OffsetDateTime::now_utc() - Duration::from_secs(60);
     }
 
-    fn postpone(spec: &mut CertificateSpec) {
+    pub(crate) fn postpone(spec: &mut CertificateSpec) {
         spec.params.not_before = OffsetDateTime::now_utc() + Duration::from_secs(60);
         spec.params.not_after = OffsetDateTime::now_utc() + Duration::from_secs(7200);
     }
 }
 
 /// Documents whose chain is right and whose bytes or signature are not.
-mod broken_document {
+pub(crate) mod broken_document {
     use super::*;
 
     #[test]
@@ -411,7 +411,7 @@ mod broken_document {
         }
     }
 
-    fn replace_payload(document: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    pub(crate) fn replace_payload(document: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
         let at = document.windows(old.len()).position(|bytes| bytes == old).expect("in there");
         let length = u16::try_from(new.len()).expect("a payload").to_be_bytes();
         [&document[..at - 2], &length, new, &document[at + old.len()..]].concat()
@@ -513,20 +513,20 @@ mod claims {
 }
 
 /// A document under construction: a chain that may be broken, and a statement that may be anything.
-struct Forged {
-    chain: NitroChain,
-    statement: Statement,
-    at: SystemTime,
+pub(crate) struct Forged {
+    pub(crate) chain: NitroChain,
+    pub(crate) statement: Statement,
+    pub(crate) at: SystemTime,
     /// Signs instead of the leaf's.
     key: Option<KeyPair>,
 }
 
 impl Forged {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    fn with(break_chain: impl FnOnce(&mut Vec<CertificateSpec>)) -> Self {
+    pub(crate) fn with(break_chain: impl FnOnce(&mut Vec<CertificateSpec>)) -> Self {
         let at = SystemTime::now();
         let mut specs = nitro_specs(at);
         break_chain(&mut specs);
@@ -540,7 +540,7 @@ impl Forged {
         Self { chain, statement, at, key }
     }
 
-    fn sign(&self) -> Vec<u8> {
+    pub(crate) fn sign(&self) -> Vec<u8> {
         let key = self.key.as_ref().unwrap_or(self.chain.leaf_key());
         cose_sign1(&self.statement.encode(Framing::Definite), key)
     }
@@ -554,7 +554,7 @@ impl Forged {
     }
 }
 
-const CONFIGURATION: Pcr = [0x16; 48];
+pub(crate) const CONFIGURATION: Pcr = [0x16; 48];
 
 fn p384_key() -> KeyPair {
     KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).expect("a key")

@@ -1,11 +1,14 @@
 //! The command line `strongroom`, as scripts and people use it: what it prints, as text and as JSON, and with which
 //! exit code. `keys`, `bulk`: against a whole appliance; `changes`: of keys; `answers`: whatever a parent may
 //! answer; `paper`: what is asked, and of a parent that others use at the same time; `tls`: whom it believes;
-//! `local`: without a parent.
+//! `local`: without a parent; `attestation`: documents as files; `doctor`: a host
+//! that misses something.
 
 mod answers;
+mod attestation;
 mod bulk;
 mod changes;
+mod doctor;
 mod keys;
 mod local;
 mod paper;

@@ -93,7 +93,6 @@ fn parent_is_never_built_with_the_enclave_the_nsm_or_a_second_tls_stack() {
             "strongroom-enclave",
             "strongroom-tests",
             "aws-nitro-enclaves-nsm-api",
-            "aws-sdk-kms",
             "ed25519-dalek",
             "secp256k1",
             "ring",
@@ -214,6 +213,23 @@ fn modules_reached_from(module: &str) -> BTreeSet<String> {
         }
     }
     reached
+}
+
+/// KMS is the enclave's to ask. `doctor` asks it one thing, for a refusal, and the daemon does not reach `doctor`.
+#[test]
+fn one_module_of_the_parent_speaks_to_kms_and_only_to_be_refused() {
+    let kms = ["aws_sdk_kms", "aws_smithy_http_client"];
+    assert_only("parent/src", &kms, &["parent/src/doctor/kms.rs"]);
+    assert_only("parent/src", &["doctor::"], &["parent/src/cli/doctor.rs", "parent/src/cli/mod.rs"]);
+    assert!(!modules_reached_from("serve").contains("doctor"));
+    // The SDK's code for an operation is linked only if it is called.
+    let parent = fs::read(binary("strongroom")).expect("built");
+    assert!(contains(&parent, b"TrentService.GenerateDataKey"));
+    for operation in ["Decrypt", "Encrypt", "ReEncrypt", "PutKeyPolicy", "CreateGrant"] {
+        assert!(!contains(&parent, format!("TrentService.{operation}").as_bytes()), "{operation}");
+    }
+    let call = fs::read_to_string(repository().join("parent/src/doctor/kms.rs")).expect("text");
+    assert!(call.contains(".dry_run(true)") && !call.contains(".recipient("));
 }
 
 #[test]

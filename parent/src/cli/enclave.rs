@@ -6,13 +6,15 @@ use clap::Args;
 
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::verify::{ExpectedEnclave, VerifyError};
+use crate::attestation::TrustAnchor;
+use crate::verify::{ExpectedEnclave, VerifyError, read_root};
 
 #[derive(Debug, Args)]
 pub(super) struct EnclaveArguments {
-    /// Expected registers, {"PCR0": "hex", …}: PCR0 (the image), and PCR16 unless --enclave-config is there
-    #[arg(long, help_heading = HEADING, value_name = "FILE")]
-    pcrs: PathBuf,
+    /// Expected registers, {"PCR0": "hex", …} or what nitro-cli printed: PCR0 (the image), and PCR16 unless
+    /// --enclave-config is there
+    #[arg(long, help_heading = HEADING, value_name = "FILE", required = true)]
+    pcrs: Option<PathBuf>,
     /// The enclave's configuration, byte for byte: PCR16 follows from it
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
     enclave_config: Option<PathBuf>,
@@ -26,14 +28,25 @@ const HEADING: &str = "Enclave";
 impl EnclaveArguments {
     /// The enclave that these options describe.
     pub(super) fn read(&self) -> Result<ExpectedEnclave, Failure> {
+        self.warn();
+        let pcrs = self.pcrs.as_deref().ok_or_else(|| Failure::usage("--pcrs: which enclave must it be?"))?;
+        let (configuration, root) = (self.enclave_config.as_deref(), self.attestation_root.as_deref());
+        ExpectedEnclave::read(pcrs, configuration, root).map_err(Failure::usage)
+    }
+
+    /// The root of these options, for a command that need not know the enclave.
+    pub(super) fn read_root(&self) -> Result<TrustAnchor, Failure> {
+        self.warn();
+        read_root(self.attestation_root.as_deref()).map_err(Failure::usage)
+    }
+
+    fn warn(&self) {
         if self.attestation_root.is_some() {
             output::note(
                 "WARNING: --attestation-root replaces AWS's root. Whoever holds that root's key can make any enclave pass.\n\
                  WARNING: this is for test enclaves. Trust nothing of value to one that was verified like this.\n",
             );
         }
-        let (configuration, root) = (self.enclave_config.as_deref(), self.attestation_root.as_deref());
-        ExpectedEnclave::read(&self.pcrs, configuration, root).map_err(Failure::usage)
     }
 }
 

@@ -2,10 +2,12 @@
 //! `key` and beside it, those that do not in `local`; what is printed is `output`'s, and the exit codes `exit`'s.
 
 mod adopt;
+mod attestation;
 mod bulk;
 mod change;
 mod connection;
 mod create;
+mod doctor;
 mod enclave;
 mod exit;
 mod expected;
@@ -31,6 +33,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
+use self::attestation::AttestationCommand;
+use self::doctor::DoctorArguments;
 use self::image::ImageCommand;
 use self::key::KeyArguments;
 use self::kms_policy::KmsPolicyCommand;
@@ -79,6 +83,10 @@ enum Command {
     /// Write and check the KMS key policy that admits enclaves
     #[command(subcommand)]
     KmsPolicy(Box<KmsPolicyCommand>),
+    /// Fetch attestation documents, and verify them
+    #[command(subcommand)]
+    Attestation(Box<AttestationCommand>),
+    Doctor(DoctorArguments),
     /// Print a completion script for a shell
     ///
     /// The script goes to standard output. Where a shell looks for it is the shell's matter; the
@@ -145,6 +153,8 @@ pub fn run() -> ExitCode {
         Command::Image(command) => image::run(&command),
         Command::Key(arguments) => key::run(*arguments),
         Command::KmsPolicy(command) => kms_policy::run(&command),
+        Command::Attestation(command) => attestation::run(*command),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "strongroom", &mut script);
@@ -219,6 +229,10 @@ mod tests {
             "kms-policy generate --administrator a --user b --provisioner c --admit p e --admit q f --deny-key k --lock",
             "kms-policy generate --administrator a --instance-role r --allow-own-tls-roots --output o",
             "kms-policy lint f --key-metadata m --json",
+            "doctor --config c --json",
+            "attestation get --nonce 0xAB --out - --url http://a --token t --json",
+            "attestation verify f --pcrs p --enclave-config c --nonce 0xAB --at 2025-01-31T12:00:00Z --max-age 60",
+            "attestation verify - --any-enclave --kind import-key --attestation-root r --json",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("strongroom").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());

@@ -7,7 +7,8 @@ use clap::Args;
 use serde_json::json;
 use strongroom_protocol::{DerivationPath, HashFunction, KeyId, MAX_MESSAGE, Scheme};
 
-use super::exit::{Exit, Failure, Outcome};
+use super::attestation::nonce_or_random;
+use super::exit::{Failure, Outcome};
 use super::{files, hex_text, output, words};
 use crate::client::{Parent, SignPayload, ToSign, printable};
 
@@ -130,14 +131,7 @@ fn read_message(path: &Path) -> Result<String, Failure> {
 
 impl Attest {
     pub(super) async fn run(self, parent: &Parent, json: bool) -> Outcome {
-        let nonce = match self.nonce {
-            Some(nonce) => nonce,
-            None => {
-                let mut random = [0; 32];
-                getrandom::fill(&mut random).map_err(|error| Failure::new(Exit::Failed, error))?;
-                format!("0x{}", hex::encode(random))
-            }
-        };
+        let nonce = nonce_or_random(self.nonce)?;
         let evidence = parent.attest(self.key_id.as_ref(), &nonce).await?;
         let told = json!({ "nonce": nonce, "document": evidence.document, "pcrs": evidence.pcrs });
         output::print(json, &told, |_| {

@@ -3,6 +3,7 @@
 //! their order or their number; what they mean to a caller is `problem`'s matter.
 
 mod connection;
+mod probe;
 mod supervisor;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::credentials::CredentialFeed;
 use connection::{Connection, Failure, Sender};
+pub use probe::{ProbeError, probe};
 pub use supervisor::Status;
 use supervisor::Supervisor;
 

@@ -246,7 +246,7 @@ async fn pulse(connection: &Connection) -> Pulse {
     }
 }
 
-async fn ask(connection: &Connection, request: Request, deadline: Duration) -> Result<Response, Failure> {
+pub(super) async fn ask(connection: &Connection, request: Request, deadline: Duration) -> Result<Response, Failure> {
     connection.call(Sender::Supervisor, &mut RequestFrame { id: 0, request }, Instant::now() + deadline).await
 }
 
