@@ -31,8 +31,8 @@ use crate::verify::{Demands, DocumentReport, MAX_AGE, Maker, Refused, measures};
 /// that time, for a document that was kept: as old as it was then, unless --max-age is there too. AWS's certificates
 /// for an enclave last three hours.
 ///
-/// A document that carries a public key is no evidence, and is refused as such: whoever made it may know the private key.
-/// Where one of those is what you have, --kind says so. FILE is COSE_Sign1, base64 of it, or the JSON of `attestation get
+/// A document that carries a public key is no evidence, and is refused as such: it was made for KMS or for a custodian, and
+/// vouches for nothing else. Where one of those is what you have, --kind says so. FILE is COSE_Sign1, base64 of it, or the JSON of `attestation get
 /// --json`, `key attest --json` and GET /v1/attestation.
 ///
 /// Exits with 0 if the document is verified, 1 if it is refused, 2 if a file cannot be read or an option is wrong.
