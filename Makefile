@@ -19,7 +19,7 @@ LISTEN ?= 127.0.0.1:8080
 DEV_DIR ?= target/dev
 export LISTEN DEV_DIR
 
-.PHONY: help build demo dev test image test-boot test-arm64 enclave-image eif reproduce image-oracle bench lint clean
+.PHONY: help build demo dev test image test-boot test-arm64 enclave-image eif reproduce image-oracle bench lint check-deploy clean
 
 help:
 	@echo 'make demo    the main job from end to end, on embedded defaults'
@@ -30,6 +30,7 @@ help:
 	@echo 'make test-arm64  the programs for Graviton, under emulation'
 	@echo 'make bench   the benchmarks: some minutes, a table, and target/bench/report.md'
 	@echo 'make lint    formatting, clippy, licences and sources of dependencies'
+	@echo 'make check-deploy  deploy/ and its paper: templates, units, manifests, key policies, commands'
 	@echo 'make build   all binaries, in $(BIN)'
 	@echo 'make enclave-image  the enclave as a container image (ARCH=amd64 or arm64)'
 	@echo 'make eif     the enclave image by nitro-cli, with its measurements'
@@ -98,6 +99,9 @@ lint: $(TOOLS)/bin/cargo-deny
 	cargo fmt --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
+
+check-deploy: build $(PYTHON)/installed
+	deploy/check
 
 $(PYTHON)/installed: tests/requirements.txt
 	tests/install-python $(PYTHON) tests/requirements.txt
