@@ -26,6 +26,7 @@ mod kms_says_no;
 mod lifecycle;
 mod mock_kms;
 mod mock_nsm;
+mod paper;
 mod rest;
 mod rewrap;
 mod scene;
