@@ -124,11 +124,12 @@ def _forward(key_id, request, request_id, context):
         answer = connection.getresponse()
         # Read in pieces: a timeout of the socket bounds one read, not all of them.
         data = b""
-        while piece := answer.read1(65536):
-            data += piece
+        # Python closes the socket with the last of them.
+        while not answer.isclosed():
+            socket.settimeout(_left(deadline))
+            data += answer.read1(65536)
             if len(data) > MAX_REPLY:
                 raise _unavailable(502, "The signer's answer is too large")
-            socket.settimeout(_left(deadline))
     except TimeoutError:
         raise _too_late() from None
     except (OSError, http.client.HTTPException):

@@ -13,7 +13,7 @@ use super::exit::{Exit, Failure, Outcome};
 use super::{files, output};
 use crate::attestation::ExpectedPcrs;
 use crate::client::printable;
-use crate::kms_policy::{Admitted, Finding, KeyMetadata, Plan, PlanError, lint};
+use crate::kms_policy::{Admitted, Finding, KeyMetadata, MAX_POLICY, Plan, PlanError, check_role, lint};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KmsPolicyCommand {
@@ -29,7 +29,8 @@ pub(super) enum KmsPolicyCommand {
 /// never use the key; users sign; provisioners create, import and re-wrap keys, too.
 ///
 /// `aws kms put-key-policy --key-id ARN --policy file://policy.json` puts it into effect. KMS checks that
-/// whoever does that can do it again, so be the administrator then.
+/// whoever does that can do it again, so be the administrator then (and with --lock say
+/// --bypass-policy-lockout-safety-check: that nobody can is what it is for).
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -110,6 +111,7 @@ impl Generate {
     fn run(&self) -> Outcome {
         // The options come in pairs, by clap.
         let pairs = self.admit.chunks_exact(2).filter_map(|pair| <&[PathBuf; 2]>::try_from(pair).ok());
+        self.instance_role.as_deref().map(check_role).transpose()?;
         let role = self.instance_role.as_ref().map(|arn| (3, measured_role(arn)));
         let provisioners = if self.provisioner.is_empty() { &self.user } else { &self.provisioner };
         let plan = Plan {
@@ -128,7 +130,12 @@ impl Generate {
         } else if plan.users.is_empty() && plan.provisioners.is_empty() {
             return Err(Failure::usage("--user: who may sign with what is admitted?"));
         }
-        let policy = output::json(&plan.policy()?)? + "\n";
+        let policy = plan.policy()?;
+        // KMS counts white space, too.
+        let policy = match output::json(&policy)? {
+            long if long.len() >= MAX_POLICY => output::json_line(&policy)?,
+            indented => indented + "\n",
+        };
         match self.output.as_deref() {
             None => {
                 output::say(&policy);

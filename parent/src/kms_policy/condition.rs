@@ -137,10 +137,22 @@ impl Condition {
         }
     }
 
+    /// Whether it is that this name is missing in the encryption context.
+    pub(super) fn wants_no(&self, name: &str) -> bool {
+        let missing = self.values.iter().all(|value| value.eq_ignore_ascii_case("true"));
+        matches!(&self.key, ConditionKey::EncryptionContext(of) if of == name) && self.is_null_check() && missing
+    }
+
+    /// The only principals for whom it holds, if it names them.
+    pub(super) fn principals(&self) -> Option<&[String]> {
+        let exact = self.lists_values() && self.demands_equality();
+        (exact && self.is_about_principal()).then_some(&self.values)
+    }
+
     /// The encryption context whose value it compares.
     pub(super) fn context(&self) -> Option<&str> {
         match (&self.key, self.operator) {
-            (ConditionKey::EncryptionContext(name), Operator::Compare { negated: false, .. }) => Some(name),
+            (ConditionKey::EncryptionContext(name), Operator::Compare { .. }) => Some(name),
             _ => None,
         }
     }

@@ -81,6 +81,13 @@ impl KeyPolicy {
         &self.statements
     }
 
+    /// The same policy without the statements that `keep` does not want.
+    pub(super) fn only(&self, keep: impl Fn(&Statement) -> bool) -> Self {
+        let mut policy = self.clone();
+        policy.statements.retain(keep);
+        policy
+    }
+
     /// The same policy with one more statement.
     pub(super) fn with(&self, statement: Statement) -> Self {
         let mut policy = self.clone();

@@ -59,6 +59,9 @@ pub enum PlanError {
     /// Whoever can change the policy and call KMS as a parent can open records outside of any enclave.
     #[error("{0} both administers the key and uses it: the two must be apart")]
     NotApart(String),
+    /// A key that nobody could ever use.
+    #[error("nothing is admitted, and with the lock nothing ever could be")]
+    LockedOut,
     /// More than KMS takes.
     #[error("the policy has {0} bytes; KMS takes {MAX_POLICY}")]
     TooLong(usize),
@@ -141,6 +144,9 @@ impl Plan {
         if let Some(both) = self.users.iter().chain(&self.provisioners).find(|arn| self.administrators.contains(arn)) {
             return Err(PlanError::NotApart(both.clone()));
         }
+        if self.locked && self.admitted.is_empty() {
+            return Err(PlanError::LockedOut);
+        }
         match self.pins.iter().find(|(_, pcr)| **pcr == [0; 48]) {
             Some((register, _)) => Err(PlanError::Unmeasured(*register)),
             None => Ok(()),
@@ -204,6 +210,14 @@ fn deny(sid: &str, actions: &[&str], condition: Value) -> Value {
         statement.insert("Condition".to_owned(), condition);
     }
     statement
+}
+
+/// A role by its ARN.
+///
+/// # Errors
+/// Whoever wrote it: it is none.
+pub(crate) fn check_role(arn: &str) -> Result<(), PlanError> {
+    if is_principal(arn) && arn.contains(":role/") { Ok(()) } else { Err(PlanError::Principal(arn.to_owned())) }
 }
 
 /// A role or user by its ARN, which KMS looks up: no wildcard, no account, no session.

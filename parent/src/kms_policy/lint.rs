@@ -1,8 +1,13 @@
 //! What is wrong with a key policy. Two kinds of findings: calls that the policy lets through and should not (each was
 //! put to the evaluator, so [`Finding::open`] is a fact), and statements that do not mean what they seem to, or that
 //! only stand as long as nobody adds another Allow.
+//!
+//! Against what must never be, a Deny counts only if it is whole: for everybody, and conditioned by nothing but one wrong
+//! register or the missing binding. Whoever it exempts, and whatever else it asks for that a caller chooses, is a way
+//! around it that trying some calls may miss.
 
 mod calls;
+mod principals;
 mod rules;
 
 use serde::{Deserialize, Serialize};
@@ -72,6 +77,10 @@ rules! {
     ImportedKeyMaterial => "use a key whose material KMS made (Origin AWS_KMS), and deny kms:ImportKeyMaterial to *",
     /// Who uses the key can admit himself from anywhere.
     UserWritesPolicy => "allow kms:PutKeyPolicy to an administrator's role only, which nothing on the host can assume",
+    /// Who uses the key can stop or destroy it.
+    UserStopsKey => "allow kms:DisableKey and kms:ScheduleKeyDeletion to an administrator's role only",
+    /// An AWS service or an identity provider.
+    ForeignPrincipal => "remove it: no service has to do with this key",
     /// Actions by wildcard or exception.
     WildcardAction => "name the actions: kms:Decrypt and kms:GenerateDataKey for parents",
     /// An Allow of use without a condition on attestation, whatever else stops it.
@@ -120,6 +129,7 @@ pub fn lint(policy: &Value, key: Option<&KeyMetadata>) -> Vec<Finding> {
     match KeyPolicy::parse(policy) {
         Ok(policy) => {
             findings.extend(calls::open(&policy));
+            findings.extend(principals::findings(&policy));
             findings.extend(rules::broken(&policy));
         }
         Err(error) => findings.push(Finding::about_all(Rule::NotUnderstood, error.to_string())),

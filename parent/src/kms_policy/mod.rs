@@ -9,6 +9,7 @@ mod lint;
 
 pub use condition::{ConditionError, Facts, Registers};
 pub use evaluate::{Caller, Decision, KeyPolicy, PolicyError};
+pub(crate) use generate::check_role;
 pub use generate::{Admitted, Plan, PlanError};
 pub use lint::{Finding, KeyMetadata, Rule, lint};
 

@@ -56,7 +56,6 @@ async fn every_generated_policy_passes_the_linter() {
         &[&both[..], &["--provisioner", PROVISIONER, "--user", "arn:aws:iam::111122223333:role/second"]].concat(),
         &[&both[..], &["--instance-role", ROLE, "--pcr8", &pcr8]].concat(),
         &[&both[..], &["--deny-key", "hot-1", "--deny-key", "hot-2"]].concat(),
-        &["--lock"],
     ] {
         let policy = generated(folder.path(), options).await;
         assert_eq!(linted(folder.path(), &policy, &[]).await, (Some(0), vec![]), "{options:?}: {policy:#}");
@@ -171,6 +170,8 @@ async fn plans_that_are_no_gate_are_refused() {
         ("not_apart", vec!["--administrator", ROLE, "--user", ROLE], "must be apart"),
         ("account", vec!["--administrator", "arn:aws:iam::111122223333:root"], "not the ARN of an IAM role"),
         ("wildcard", vec!["--administrator", "arn:aws:iam::111122223333:role/*"], "not the ARN of an IAM role"),
+        ("locked_out", [&roles[..], &["--lock"]].concat(), "nothing is admitted"),
+        ("no_role", [&roles[..], &["--instance-role", "nonsense"]].concat(), "not the ARN of an IAM role"),
         ("half_a_pair", [&roles[..], &["--admit", "old.json"]].concat(), "2 values required"),
         ("pcr8", [&roles[..], &["--pcr8", "00"]].concat(), "48 bytes"),
         ("zero_pcr8", [&roles[..], &["--pcr8", &"00".repeat(48)]].concat(), "PCR8 is zero"),

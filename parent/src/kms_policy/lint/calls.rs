@@ -28,16 +28,31 @@ pub(super) fn open(policy: &KeyPolicy) -> Vec<Finding> {
     let mut findings: Vec<Finding> = found.iter().map(|(rule, opening)| opening.finding(*rule)).collect();
     findings.extend(crossed(policy));
 
-    let opened = policy.with(Statement::allow_all());
+    let whole = policy.only(|statement| statement.effect == Effect::Allow || is_whole(statement));
+    let opened = whole.with(Statement::allow_all());
     let undenied: BTreeSet<Rule> = calls(policy)
         .into_iter()
-        .filter(|call| call.rule != Rule::UserWritesPolicy && !found.contains_key(&call.rule) && allowed(&opened, call))
+        .filter(|call| !found.contains_key(&call.rule) && allowed(&opened, call))
         .map(|call| call.rule)
         .collect();
     findings.extend(undenied.into_iter().map(|rule| {
-        Finding::about_all(Rule::Undenied, format!("no Deny stops {} once there is another Allow", what(rule)))
+        Finding::about_all(
+            Rule::Undenied,
+            format!("no Deny for everybody stops {} once there is another Allow", what(rule)),
+        )
     }));
     findings
+}
+
+/// Whether nobody gets around a Deny.
+fn is_whole(deny: &Statement) -> bool {
+    deny.principals.iter().any(|principal| matches!(principal, PrincipalPattern::Anyone))
+        && deny.is_about_its_key()
+        && deny.conditions.len() <= 1
+        && deny
+            .conditions
+            .iter()
+            .all(|condition| condition.register().is_some() && condition.is_negated() || condition.wants_no(BINDING))
 }
 
 /// A call that should be refused, and what is wrong if it is not.
@@ -92,8 +107,7 @@ const fn what(rule: Rule) -> &'static str {
         Rule::UngatedAction => "what attestation cannot gate",
         Rule::CreateGrant => "grants",
         Rule::Replicate => "replication",
-        Rule::ImportedKeyMaterial => "imported key material",
-        _ => "a change of this policy by who uses the key",
+        _ => "imported key material",
     }
 }
 
@@ -124,28 +138,28 @@ fn calls(policy: &KeyPolicy) -> Vec<Call> {
             anywhere.iter().for_each(|enclave| call(rule, action, *enclave, &bound));
             call(rule, action, None, unbound);
         }
-        if anywhere.iter().any(|enclave| uses(policy, caller, *enclave, &bound)) {
-            call(Rule::UserWritesPolicy, "kms:PutKeyPolicy", None, unbound);
-        }
     }
     calls
 }
 
-/// Everybody whom an Allow names or asks for, and a stranger.
+/// Everybody whom a statement names, asks for or exempts, and a stranger.
 fn callers(policy: &KeyPolicy) -> BTreeSet<String> {
-    let asked = |allow: &Statement| -> Vec<String> {
-        let conditions = allow.conditions.iter().filter(|condition| condition.is_about_principal());
+    let asked = |statement: &Statement| -> Vec<String> {
+        let conditions = statement.conditions.iter().filter(|condition| condition.is_about_principal());
         conditions.flat_map(|condition| condition.values().iter().map(|value| literal(value))).collect()
     };
-    let named = named(policy, Effect::Allow)
-        .flat_map(|(_, allow)| allow.principals.iter().filter_map(somebody).chain(asked(allow)).collect::<Vec<_>>());
+    let named = policy.statements().iter().flat_map(|statement| {
+        statement.principals.iter().filter_map(somebody).chain(asked(statement)).collect::<Vec<_>>()
+    });
     named.chain([STRANGER.to_owned()]).collect()
 }
 
-/// No encryption context, and the one that Allows ask for: whoever calls can have it.
+/// No encryption context, and the one that statements name: whoever calls can have it.
 fn contexts(policy: &KeyPolicy) -> BTreeSet<Context> {
-    let asked = named(policy, Effect::Allow)
-        .flat_map(|(_, allow)| &allow.conditions)
+    let asked = policy
+        .statements()
+        .iter()
+        .flat_map(|statement| &statement.conditions)
         .filter_map(|condition| Some((condition.context()?.to_owned(), literal(condition.values().first()?))));
     let asked = asked.filter(|(name, _)| name != BINDING).collect();
     BTreeSet::from([Context::new(), asked])
@@ -157,7 +171,7 @@ fn literal(pattern: &str) -> String {
 }
 
 /// `super::NEVER`, as calls have it.
-const NEVER: [(Rule, &str); 9] = [
+pub(super) const NEVER: [(Rule, &str); 9] = [
     (Rule::UngatedAction, "kms:Encrypt"),
     (Rule::UngatedAction, "kms:ReEncryptFrom"),
     (Rule::UngatedAction, "kms:ReEncryptTo"),
@@ -168,17 +182,6 @@ const NEVER: [(Rule, &str); 9] = [
     (Rule::Replicate, "kms:ReplicateKey"),
     (Rule::ImportedKeyMaterial, "kms:ImportKeyMaterial"),
 ];
-
-fn uses(policy: &KeyPolicy, caller: &str, enclave: Option<&Registers>, context: &Context) -> bool {
-    let call = |action| Call {
-        rule: Rule::UserWritesPolicy,
-        caller: caller.to_owned(),
-        action,
-        registers: enclave.cloned(),
-        encryption_context: context.clone(),
-    };
-    [DECRYPT, GENERATE_DATA_KEY].into_iter().any(|action| allowed(policy, &call(action)))
-}
 
 /// Somebody whom a statement names.
 fn somebody(principal: &PrincipalPattern) -> Option<String> {
@@ -194,9 +197,10 @@ fn somebody(principal: &PrincipalPattern) -> Option<String> {
 
 /// Enclaves that the Allows of use mean: of each, the combinations of the first two values for each register.
 fn enclaves(policy: &KeyPolicy) -> Vec<Registers> {
-    let mut enclaves = vec![Registers::from([(0, ByteArray(OTHER)), (16, ByteArray(OTHER))])];
+    let any = || Registers::from([0, 1, 2, 3, 4, 16].map(|register| (register, ByteArray(OTHER))));
+    let mut enclaves = vec![any()];
     for (_, allow) in named(policy, Effect::Allow).filter(|(_, allow)| is_use(allow)) {
-        let mut combined = vec![Registers::from([(0, ByteArray(OTHER)), (16, ByteArray(OTHER))])];
+        let mut combined = vec![any()];
         for (register, values) in demanded(allow) {
             combined = combined
                 .iter()
