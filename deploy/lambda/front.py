@@ -127,7 +127,10 @@ def _forward(key_id, request, request_id, context):
         # Python closes the socket with the last of them.
         while not answer.isclosed():
             socket.settimeout(_left(deadline))
-            data += answer.read1(65536)
+            piece = answer.read1(65536)
+            if not piece:
+                break
+            data += piece
             if len(data) > MAX_REPLY:
                 raise _unavailable(502, "The signer's answer is too large")
     except TimeoutError:
