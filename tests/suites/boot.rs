@@ -176,9 +176,7 @@ async fn an_image_with_a_pin_takes_its_configuration_and_no_other() {
         serde_json::from_slice(&std::fs::read(folder.join("enclave.json")).expect("read")).expect("JSON");
     other["max_hold_seconds"] = 7.into();
     std::fs::write(folder.join("enclave.json"), other.to_string()).expect("written");
-    // In this order: the parent that still has the old one would give it to the new enclave.
-    it.restart_parent().await.expect("restarts");
-    it.stack.restart_enclave().await.expect("boots");
+    it.restart().await.expect("restarted");
     eventually("it says why", async || {
         let body = it.api.get("/readyz").await.expect("a reply").body.to_string();
         body.contains("accepts one configuration only")

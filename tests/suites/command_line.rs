@@ -36,7 +36,7 @@ pub(crate) fn command(directory: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Runs `strongroom` in `directory`; it must end by itself.
-async fn strongroom(directory: &Path, arguments: &[&str]) -> Output {
+pub(crate) async fn strongroom(directory: &Path, arguments: &[&str]) -> Output {
     ended(&mut command(directory, arguments)).await
 }
 

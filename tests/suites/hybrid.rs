@@ -58,8 +58,7 @@ async fn keys_are_created_and_sign() {
     let evidence = it.api.get("/v1/keys/b/attestation?nonce=0x01").await.expect("a reply");
     assert_eq!(evidence.status.as_u16(), 200, "{}", evidence.body);
     assert_eq!(it.outcomes("a").await, ["GenerateDataKey Success", "Decrypt Success", "Decrypt Success"]);
-    it.stack.restart_enclave().await.expect("restarted");
-    it.restart_parent().await.expect("restarted");
+    it.restart().await.expect("restarted");
     it.stack.wait_ready().await.expect("ready");
     it.signs("a").await;
 }

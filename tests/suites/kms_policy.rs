@@ -7,21 +7,16 @@ mod lint;
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::command_line::{command, ended, said};
+use crate::command_line::{said, strongroom};
 use crate::mock_kms::running::{ADMINISTRATOR, ROLE};
 
 const ENCLAVE: &str = include_str!("../../enclave.example.json");
 
 /// A role that may create keys.
 const PROVISIONER: &str = "arn:aws:iam::111122223333:role/provisioner";
-
-async fn strongroom(directory: &Path, arguments: &[&str]) -> Output {
-    ended(&mut command(directory, arguments)).await
-}
 
 /// `pcrs.json` of an image whose PCR0 is this byte 48 times.
 fn write_image(directory: &Path, name: &str, pcr0: u8) {

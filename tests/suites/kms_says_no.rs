@@ -288,8 +288,7 @@ async fn a_kms_key_that_does_not_exist() {
     let mut it = Scene::start().await;
     it.stack.plan.configuration.insert("kms_keys".to_owned(), json!([it.stack.kms_key, nowhere]));
     it.stack.reconfigure().await.expect("reconfigured");
-    it.stack.restart_enclave().await.expect("restarted");
-    it.stack.restart_parent().await.expect("restarted");
+    it.restart().await.expect("restarted");
     it.stack.wait_ready().await.expect("ready");
     let create = json!({ "key_id": "a", "algorithm": "ed25519", "kms_key_arn": nowhere });
     assert_problem(&it.try_create(create).await, 502, "kms-key-unusable");

@@ -145,6 +145,13 @@ impl Scene {
     }
 
     /// Restarts the parent and waits until it answers at all.
+    /// Restarts both, with another configuration. The parent comes first: one that has the old configuration still
+    /// would give that to the new enclave.
+    pub(crate) async fn restart(&mut self) -> io::Result<()> {
+        self.restart_parent().await?;
+        self.stack.restart_enclave().await
+    }
+
     pub(crate) async fn restart_parent(&mut self) -> io::Result<()> {
         self.stack.restart_parent().await?;
         let alive = async || self.api.get("/healthz").await.is_ok_and(|reply| reply.status.is_success());

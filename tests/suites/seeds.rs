@@ -74,8 +74,7 @@ async fn keys_below_a_seed_sign_under_their_own_public_keys_also_after_a_restart
             );
         }
         assert_problem(&derived(&it, algorithm, others).await, 403, "path-denied");
-        it.restart_parent().await.expect("restarted");
-        it.stack.restart_enclave().await.expect("restarted");
+        it.restart().await.expect("restarted");
         it.stack.wait_ready().await.expect("ready");
         let again = signs_at(&it, algorithm, algorithm, paths[0]).await;
         assert!(seen.contains(&format!("0x{}", hex::encode(again))), "the same seed");

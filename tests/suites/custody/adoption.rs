@@ -51,8 +51,7 @@ impl Adopting {
     }
 
     async fn restarted(mut self) -> Self {
-        self.it.stack.restart_enclave().await.expect("restarted");
-        self.it.restart_parent().await.expect("restarted");
+        self.it.restart().await.expect("restarted");
         self.it.stack.wait_ready().await.expect("ready");
         self
     }

@@ -74,8 +74,7 @@ async fn a_stored_record_with_another_configured_kms_key() {
     for key in [&first, &second] {
         admit(&it, key, &[&configuration(&it)]).await;
     }
-    it.stack.restart_parent().await.expect("restarted");
-    it.stack.restart_enclave().await.expect("restarted");
+    it.restart().await.expect("restarted");
     it.stack.wait_ready().await.expect("ready");
 
     it.create("a").await;
@@ -93,8 +92,7 @@ async fn operations_outside_the_configuration() {
     for (operation, creates, signs) in [("sign", 403, 200), ("generate", 201, 403)] {
         it.stack.plan.configuration.insert("operations".to_owned(), json!([operation]));
         it.stack.reconfigure().await.expect("reconfigured");
-        it.stack.restart_parent().await.expect("restarted");
-        it.stack.restart_enclave().await.expect("restarted");
+        it.restart().await.expect("restarted");
         it.stack.wait_ready().await.expect("ready");
 
         let created = it.try_create(json!({ "key_id": operation, "algorithm": "ed25519" })).await;
@@ -141,14 +139,12 @@ async fn existing_keys_under_an_attackers_configuration() {
     it.create("a").await;
     let bytes = configuration(&it);
     replace_configuration(&it, &with(&bytes, "max_hold_seconds", 86_400.into()));
-    it.stack.restart_parent().await.expect("restarted");
-    it.stack.restart_enclave().await.expect("restarted");
+    it.restart().await.expect("restarted");
     it.stack.wait_ready().await.expect("ready");
     assert_problem(&it.sign("a").await, 502, "kms-denied");
 
     replace_configuration(&it, &bytes);
-    it.stack.restart_parent().await.expect("restarted");
-    it.stack.restart_enclave().await.expect("restarted");
+    it.restart().await.expect("restarted");
     it.stack.wait_ready().await.expect("ready");
     it.signs("a").await;
 }
@@ -217,8 +213,7 @@ async fn an_image_with_a_pin_takes_its_configuration_and_no_other() {
     std::fs::write(it.stack.directory().join("pin"), pin).expect("written");
     it.stack.plan.enclave_arguments = ["--configuration-pin", "pin"].map(str::to_owned).into();
     replace_configuration(&it, &with(&own, "max_hold_seconds", json!(7)));
-    it.restart_parent().await.expect("restarted");
-    it.stack.restart_enclave().await.expect("restarted");
+    it.restart().await.expect("restarted");
     eventually("the parent says why", async || {
         let ready = it.api.get("/readyz").await.expect("a reply");
         ready.status.as_u16() == 503 && ready.body.to_string().contains("accepts one configuration only")

@@ -137,8 +137,7 @@ async fn where_a_listed_kms_key_allows_encrypt_a_minted_record_opens() {
         { "Effect": "Allow", "Principal": { "AWS": strongroom_tests::stack::PARENT_ARN }, "Action": "kms:*", "Resource": "*" },
     ] });
     it.stack.control.put_policy(&permissive, &allow_all).await.expect("put");
-    it.stack.restart_enclave().await.expect("restarted");
-    it.stack.restart_parent().await.expect("restarted");
+    it.restart().await.expect("restarted");
     it.stack.wait_ready().await.expect("ready");
     it.create("a").await;
 
