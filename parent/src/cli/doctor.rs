@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::exit::{Exit, Failure, Outcome};
+use super::exit::{Exit, Outcome};
 use super::local::ConfigFile;
-use super::output;
+use super::{output, runtime};
 use crate::doctor::{Patient, Report, Status};
 
 /// Look at a host, and say what the daemon would miss
@@ -39,8 +39,7 @@ pub(super) struct DoctorArguments {
 /// Looks at everything and says what was found.
 pub(super) fn run(arguments: DoctorArguments) -> Outcome {
     let DoctorArguments { file, json, root } = arguments;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;
+    let runtime = runtime()?;
     let report = runtime.block_on(Patient { config: file.config, root }.examine());
     // A name that does not resolve may keep a thread of its own; nobody waits for it.
     runtime.shutdown_timeout(Duration::ZERO);

@@ -70,6 +70,14 @@ pub(super) fn replace<T>(path: &Path, write: impl FnOnce(&mut File) -> Result<T,
     Ok(written)
 }
 
+/// The same, with a content that is there already.
+///
+/// # Errors
+/// The machine's: nothing was changed then.
+pub(super) fn publish(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    replace(path, |file| file.write_all(content).map_err(|error| not_written(path, &error)))
+}
+
 /// Why there is no new file.
 pub(super) fn not_written(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(Exit::Failed, format!("{}: {error}", path.display()))

@@ -127,9 +127,7 @@ fn build(arguments: &Build) -> Outcome {
     let measurements = files::replace(&arguments.output, |file| Ok(image.write(file)?))?;
     if let Some(path) = &arguments.pcrs {
         let json = output::json(&measurements)? + "\n";
-        files::replace(path, |file| {
-            std::io::Write::write_all(file, json.as_bytes()).map_err(|error| files::not_written(path, &error))
-        })?;
+        files::publish(path, json.as_bytes())?;
     }
     let pcr16 = configuration.map(|measurement| Pcr(measurement.pcr16));
     let built = Built { measurements: Registers { measurements, pcr8: None, pcr16 } };

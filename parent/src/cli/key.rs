@@ -8,12 +8,13 @@ use super::adopt::Adopt;
 use super::change::{self, At, Delete, ScheduleDeletion};
 use super::connection::Connection;
 use super::create::Create;
-use super::exit::{Exit, Failure, Outcome};
+use super::exit::Outcome;
 use super::export::{Export, OpenExport};
 use super::import::Import;
 use super::list::List;
 use super::output;
 use super::rewrap::Rewrap;
+use super::runtime;
 use super::sign::{Attest, PublicKeyAt, Sign};
 use super::verify::Verify;
 use crate::client::Parent;
@@ -104,8 +105,7 @@ struct Show {
 /// Runs one command against its parent.
 pub(super) fn run(KeyArguments { connection, json, command }: KeyArguments) -> Outcome {
     let parent = connection.parent();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;
+    let runtime = runtime()?;
     runtime.block_on(async {
         match command {
             KeyCommand::Create(create) => create.run(parent?, json).await,

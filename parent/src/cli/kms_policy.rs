@@ -137,12 +137,8 @@ impl Generate {
             indented => indented + "\n",
         };
         match self.output.as_deref() {
-            None => {
-                output::say(&policy);
-            }
-            Some(path) => files::replace(path, |file| {
-                std::io::Write::write_all(file, policy.as_bytes()).map_err(|error| files::not_written(path, &error))
-            })?,
+            None => drop(output::say(&policy)),
+            Some(path) => files::publish(path, policy.as_bytes())?,
         }
         Ok(Exit::Done)
     }

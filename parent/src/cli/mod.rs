@@ -35,6 +35,7 @@ use serde::de::DeserializeOwned;
 
 use self::attestation::AttestationCommand;
 use self::doctor::DoctorArguments;
+use self::exit::{Exit, Failure};
 use self::image::ImageCommand;
 use self::key::KeyArguments;
 use self::kms_policy::KmsPolicyCommand;
@@ -159,10 +160,16 @@ pub fn run() -> ExitCode {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "strongroom", &mut script);
             output::say(&String::from_utf8_lossy(&script));
-            Ok(exit::Exit::Done)
+            Ok(Exit::Done)
         }
     };
     outcome.unwrap_or_else(output::complain).into()
+}
+
+/// What runs a command that asks somebody.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(Exit::Failed, error))
 }
 
 /// The algorithms, as `--algorithm` has them.

@@ -12,6 +12,7 @@ use super::format::{
 };
 use super::measurements::{Measurements, Measuring};
 use super::metadata::Metadata;
+use super::open_file;
 
 /// What an image is made of.
 #[derive(Debug)]
@@ -125,16 +126,13 @@ impl Input {
     pub fn open(path: &Path) -> Result<Self, BuildError> {
         let name = path.display().to_string();
         let failed = |source| BuildError::Input { name: name.clone(), source };
-        // To open a pipe would wait for its writer.
-        if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        let Some((file, size)) = open_file(path).map_err(failed)? else {
             return Err(BuildError::NotAFile(name));
-        }
-        let file = File::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if metadata.len() == 0 {
+        };
+        if size == 0 {
             return Err(BuildError::Empty(name));
         }
-        Ok(Self { name, size: metadata.len(), content: Box::new(file) })
+        Ok(Self { name, size, content: Box::new(file) })
     }
 
     /// These bytes; the name is for messages.

@@ -12,5 +12,19 @@ pub mod metadata;
 pub mod ramdisk;
 pub mod signature;
 
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+/// Opens a file, and says how long it is; `None`: it is something else. To open a pipe would wait for its writer.
+pub(crate) fn open_file(path: &Path) -> io::Result<Option<(File, u64)>> {
+    if !fs::metadata(path)?.is_file() {
+        return Ok(None);
+    }
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    Ok(metadata.is_file().then_some((file, metadata.len())))
+}
+
 #[cfg(test)]
 mod tests;

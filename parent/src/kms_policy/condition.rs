@@ -145,8 +145,7 @@ impl Condition {
 
     /// The only principals for whom it holds, if it names them.
     pub(super) fn principals(&self) -> Option<&[String]> {
-        let exact = self.lists_values() && self.demands_equality();
-        (exact && self.is_about_principal()).then_some(&self.values)
+        (self.demands_equality() && self.is_about_principal()).then_some(&self.values)
     }
 
     /// The encryption context whose value it compares.

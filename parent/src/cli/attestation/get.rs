@@ -11,7 +11,7 @@ use serde_json::json;
 use super::nonce_or_random;
 use crate::cli::connection::Connection;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::{files, hex_text, output};
+use crate::cli::{files, hex_text, output, runtime};
 use crate::client::AskError;
 
 /// Fetch an attestation document of the enclave
@@ -44,8 +44,7 @@ impl Get {
     pub(super) fn run(self) -> Outcome {
         let parent = self.connection.parent()?;
         let nonce = nonce_or_random(self.nonce)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;
+        let runtime = runtime()?;
         let evidence = runtime.block_on(parent.attest(None, &nonce))?;
         let document = STANDARD.decode(&evidence.document).map_err(|_| AskError::Malformed("document"))?;
         let content = if self.json {
@@ -68,5 +67,5 @@ fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
         let written = stdout.write_all(content).and_then(|()| stdout.flush());
         return written.map_err(|error| files::not_written(path, &error));
     }
-    files::replace(path, |file| file.write_all(content).map_err(|error| files::not_written(path, &error)))
+    files::publish(path, content)
 }

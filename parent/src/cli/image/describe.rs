@@ -1,6 +1,5 @@
 //! `strongroom image describe`: what is printed of an image.
 
-use std::fs::File;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -11,6 +10,7 @@ use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output;
 use crate::client::printable;
 use crate::image::describe::{DescribeError, Description};
+use crate::image::open_file;
 use crate::image::signature::ImageSignature;
 
 /// Tell what is in an enclave image (EIF), ours or another's
@@ -39,20 +39,13 @@ pub(crate) struct Describe {
 
 pub(super) fn describe(Describe { file: path, json }: &Describe) -> Outcome {
     let unreadable = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
-    // To open a pipe would wait for its writer.
-    let metadata = std::fs::metadata(path).map_err(|error| unreadable(&error))?;
-    if !metadata.is_file() {
-        return Err(unreadable(&"not a file"));
-    }
-    let mut file = File::open(path).map_err(|error| unreadable(&error))?;
-    let description = Description::read(&mut file, metadata.len()).map_err(|error| match error {
+    let opened = open_file(path).map_err(|error| unreadable(&error))?;
+    let (mut file, size) = opened.ok_or_else(|| unreadable(&"not a file"))?;
+    let description = Description::read(&mut file, size).map_err(|error| match error {
         DescribeError::Read(error) => unreadable(&error),
         error => Failure::new(Exit::Failed, format!("{}: {error}", path.display())),
     })?;
-    match json {
-        true => output::print(true, &as_json(&description), |_| String::new())?,
-        false => output::print(false, &(), |()| as_text(&description))?,
-    };
+    output::say(&if *json { output::json(&as_json(&description))? + "\n" } else { as_text(&description) });
     match &description.faults()[..] {
         [] => Ok(Exit::Done),
         faults => Err(Failure::new(Exit::Failed, format!("{}: {}", path.display(), faults.join("; ")))),

@@ -13,8 +13,9 @@ use super::{Finding, Rule, is_use, named};
 /// What gets through, and what would if there were another Allow.
 pub(super) fn open(policy: &KeyPolicy) -> Vec<Finding> {
     let mut found: BTreeMap<Rule, Opening> = BTreeMap::new();
-    for call in calls(policy) {
-        if allowed(policy, &call) {
+    let calls = calls(policy);
+    for call in &calls {
+        if allowed(policy, call) {
             let opening = found.entry(call.rule).or_default();
             opening.callers.insert(call.caller.clone());
             opening.actions.insert(call.action);
@@ -30,8 +31,8 @@ pub(super) fn open(policy: &KeyPolicy) -> Vec<Finding> {
 
     let whole = policy.only(|statement| statement.effect == Effect::Allow || is_whole(statement));
     let opened = whole.with(Statement::allow_all());
-    let undenied: BTreeSet<Rule> = calls(policy)
-        .into_iter()
+    let undenied: BTreeSet<Rule> = calls
+        .iter()
         .filter(|call| !found.contains_key(&call.rule) && allowed(&opened, call))
         .map(|call| call.rule)
         .collect();
