@@ -3,6 +3,7 @@
 //! maker and owns the payload that `sign.rs` reads.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use strongroom_protocol::{DerivationPath, Payload, Policy, PublicKey, Scheme};
 
@@ -10,16 +11,12 @@ use crate::derive::Underivable;
 use crate::sign::SigningKey;
 use crate::wrapping::{OpenedKey, OpenedSecret};
 
-/// A key that the request may use, and the policy that was bound to it or to its seed, and opened with it.
-pub(crate) struct Reached<'a> {
-    key: ReachedKey<'a>,
-    policy: &'a Policy,
-}
-
-enum ReachedKey<'a> {
-    Own(&'a SigningKey),
-    // Boxed: it would be room in every request.
-    Derived(Box<SigningKey>),
+/// A key that the request may use, and the policy that was bound to it or to its seed, and opened with it. A clone
+/// is the same key at the same place in memory, for another thread.
+#[derive(Clone)]
+pub(crate) struct Reached {
+    key: Arc<SigningKey>,
+    opened: Arc<OpenedKey>,
 }
 
 /// Proof that a policy allows a path below its seed.
@@ -56,50 +53,42 @@ pub(crate) struct Denied;
 
 /// The opened key itself, or the one at an allowed `path` below the opened seed. Nothing is derived before its
 /// path is allowed.
-pub(crate) fn reach<'a>(opened: &'a OpenedKey, path: Option<&DerivationPath>) -> Result<Reached<'a>, OutOfReach> {
-    let policy = &opened.policy;
+pub(crate) fn reach(opened: &Arc<OpenedKey>, path: Option<&DerivationPath>) -> Result<Reached, OutOfReach> {
     let key = match (&opened.secret, path) {
-        (OpenedSecret::Key(key), None) => ReachedKey::Own(key),
+        (OpenedSecret::Key(key), None) => Arc::clone(key),
         (OpenedSecret::Seed(seed), Some(path)) => {
-            let path = AllowedPath::new(policy, path).ok_or(OutOfReach::Denied)?;
-            ReachedKey::Derived(Box::new(seed.derive(path)?))
+            let path = AllowedPath::new(&opened.policy, path).ok_or(OutOfReach::Denied)?;
+            Arc::new(seed.derive(path)?)
         }
         (OpenedSecret::Key(_), Some(_)) => return Err(OutOfReach::PathSuperfluous),
         (OpenedSecret::Seed(_), None) => return Err(OutOfReach::PathRequired),
     };
-    Ok(Reached { key, policy })
+    Ok(Reached { key, opened: Arc::clone(opened) })
 }
 
 /// Lets `payload` through if the policy allows its kind.
 pub(crate) fn authorize<'a>(
-    reached: &'a Reached<'_>,
+    reached: &'a Reached,
     scheme: Option<Scheme>,
     payload: Payload,
 ) -> Result<Authorized<'a>, Denied> {
-    if !reached.policy.allows(payload.kind()) {
+    if !reached.opened.policy.allows(payload.kind()) {
         return Err(Denied);
     }
-    let key = reached.signing_key();
+    let key = &*reached.key;
     let scheme = scheme.unwrap_or(key.curve().default_scheme());
     Ok(Authorized { key, scheme, payload })
 }
 
-impl Reached<'_> {
+impl Reached {
     /// The key's own public key.
     pub(crate) fn public_key(&self) -> PublicKey {
-        self.signing_key().public_key()
+        self.key.public_key()
     }
 
     /// The key's own addresses.
     pub(crate) fn addresses(&self) -> BTreeMap<String, String> {
-        self.signing_key().addresses()
-    }
-
-    fn signing_key(&self) -> &SigningKey {
-        match &self.key {
-            ReachedKey::Own(key) => key,
-            ReachedKey::Derived(key) => key,
-        }
+        self.key.addresses()
     }
 }
 
@@ -114,9 +103,9 @@ impl<'a> AllowedPath<'a> {
     }
 }
 
-impl<'a> Authorized<'a> {
-    /// Consumed by signing.
-    pub(crate) fn into_parts(self) -> (&'a SigningKey, Scheme, Payload) {
-        (self.key, self.scheme, self.payload)
+impl Authorized<'_> {
+    /// What signing reads.
+    pub(crate) const fn parts(&self) -> (&SigningKey, Scheme, &Payload) {
+        (self.key, self.scheme, &self.payload)
     }
 }

@@ -1,14 +1,17 @@
 //! What the enclave does for each request, and in which state: before and after its configuration is
 //! measured. Decides the order of steps; each step's own decision is made where it belongs.
 
+use std::num::NonZero;
 use std::sync::{Arc, OnceLock};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use strongroom_protocol::{
     Address, Configuration, ConfigurationPin, Created, ErrorCode, Health, KeyDescription, Measurement, Nonce,
     Operation, Origin, Payload, Request, Response, Scheme, Signature, VERSION,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::attest::{Nsm, NsmError};
@@ -17,12 +20,9 @@ use crate::keyring::{Keyring, Limits};
 use crate::kms::{CredentialStore, DEADLINE, Kms};
 use crate::policy::{Denied, OutOfReach, Reached, authorize, reach};
 use crate::secret::KeyMaterial;
-use crate::sign::{SignError, sign};
+use crate::sign::{GROUP, SignError, sign};
 use crate::transport::Peer;
 use crate::wrapping::Wrapping;
-
-/// Signatures that one request makes before others have their turn (about 4 ms).
-const TURN: usize = 32;
 
 /// The enclave's one state.
 pub(crate) struct Service {
@@ -32,6 +32,8 @@ pub(crate) struct Service {
     /// The image's.
     pin: Option<ConfigurationPin>,
     credentials: CredentialStore,
+    /// Parts of long lists that are signed at one time: one on each core.
+    cores: Arc<Semaphore>,
     configured: OnceLock<Configured>,
     /// One Configure at a time; whether measuring has failed for good.
     configuring: Mutex<Measuring>,
@@ -70,6 +72,7 @@ impl Service {
             debug_mode,
             pin,
             credentials: CredentialStore::empty(),
+            cores: Arc::new(Semaphore::new(available_parallelism().map_or(1, NonZero::get))),
             configured: OnceLock::new(),
             configuring: Mutex::new(Measuring::Open),
         })
@@ -127,7 +130,7 @@ impl Service {
             Request::Sign { record, scheme, path, payloads } => {
                 let key = self.serving(Some(Operation::Sign))?.keyring.open(&record).await?;
                 let reached = reach(&key, path.as_ref()).map_err(out_of_reach)?;
-                Ok(Response::Signed(sign_all(&reached, scheme, payloads).await))
+                Ok(Response::Signed(self.sign_all(reached, scheme, payloads).await))
             }
             Request::DerivePublicKey { record, path } => {
                 let key = self.serving(None)?.keyring.open(&record).await?;
@@ -135,6 +138,39 @@ impl Service {
                 Ok(Response::PublicKey { public_key: reached.public_key(), addresses: reached.addresses() })
             }
         }
+    }
+
+    /// Signs a list, in its order. A long one in equal parts, on threads of their own and on all cores; lists that come
+    /// at one time take turns, part by part, and who asks for little never waits for a thread.
+    async fn sign_all(
+        &self,
+        reached: Reached,
+        scheme: Option<Scheme>,
+        payloads: Vec<Payload>,
+    ) -> Vec<Result<Signature, ErrorCode>> {
+        let count = payloads.len();
+        if count <= GROUP {
+            return sign_part(&reached, scheme, payloads);
+        }
+        let length = count.div_ceil(count.div_ceil(GROUP));
+        let mut payloads = payloads.into_iter();
+        let mut parts = Vec::with_capacity(count.div_ceil(length));
+        while payloads.len() > 0 {
+            let part: Vec<_> = payloads.by_ref().take(length).collect();
+            let core = Arc::clone(&self.cores).acquire_owned().await;
+            let (length, reached) = (part.len(), reached.clone());
+            let signed = spawn_blocking(move || {
+                let _core = core;
+                sign_part(&reached, scheme, part)
+            });
+            parts.push((length, signed));
+        }
+        let mut results = Vec::with_capacity(count);
+        for (length, signed) in parts {
+            // A part that panicked has signed nothing.
+            results.extend(signed.await.unwrap_or_else(|_| vec![Err(ErrorCode::Internal); length]));
+        }
+        results
     }
 
     /// The configured part, if this key operation is served at all.
@@ -236,31 +272,37 @@ fn in_time<T>(work: impl Future<Output = Result<T, ErrorCode>>) -> impl Future<O
     async { in_time.await.unwrap_or(Err(ErrorCode::KmsTimeout)) }
 }
 
-/// Signs one payload after another. A long list lets others have their turn.
-async fn sign_all(
-    reached: &Reached<'_>,
-    scheme: Option<Scheme>,
-    payloads: Vec<Payload>,
-) -> Vec<Result<Signature, ErrorCode>> {
-    let mut results = Vec::with_capacity(payloads.len());
-    for payload in payloads {
-        if results.len() % TURN == TURN - 1 {
-            tokio::task::yield_now().await;
+/// Signs what the key's policy allows of a part of a list. Each result is where its payload was.
+fn sign_part(reached: &Reached, scheme: Option<Scheme>, payloads: Vec<Payload>) -> Vec<Result<Signature, ErrorCode>> {
+    let mut authorized = Vec::with_capacity(payloads.len());
+    let mut results: Vec<_> = Vec::with_capacity(payloads.len());
+    for (place, payload) in payloads.into_iter().enumerate() {
+        results.push(Err(match authorize(reached, scheme, payload) {
+            Ok(payload) => {
+                authorized.push((place, payload));
+                // Until it is signed.
+                ErrorCode::Internal
+            }
+            Err(Denied) => ErrorCode::PayloadDenied,
+        }));
+    }
+    let (places, authorized): (Vec<_>, Vec<_>) = authorized.into_iter().unzip();
+    for (place, signed) in places.into_iter().zip(sign(authorized)) {
+        if let Some(result) = results.get_mut(place) {
+            *result = signed.map_err(not_signed);
         }
-        results.push(sign_one(reached, scheme, payload));
     }
     results
 }
 
-fn sign_one(reached: &Reached<'_>, scheme: Option<Scheme>, payload: Payload) -> Result<Signature, ErrorCode> {
-    let authorized = authorize(reached, scheme, payload).map_err(|Denied| ErrorCode::PayloadDenied)?;
-    sign(authorized).map_err(|error| match error {
+fn not_signed(error: SignError) -> ErrorCode {
+    match error {
         SignError::PayloadInvalid => ErrorCode::PayloadInvalid,
         SignError::CheckFailed => {
             tracing::error!("a signature failed its check and was not released");
             ErrorCode::Internal
         }
-    })
+    }
 }
 
 fn out_of_reach(error: OutOfReach) -> ErrorCode {

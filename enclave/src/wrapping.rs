@@ -36,7 +36,7 @@ pub(crate) struct OpenedKey {
 /// What a record's secret bytes are.
 pub(crate) enum OpenedSecret {
     /// A key that signs.
-    Key(SigningKey),
+    Key(Arc<SigningKey>),
     /// A seed: the keys below it sign.
     Seed(Seed),
 }
@@ -183,7 +183,7 @@ impl OpenedSecret {
         }
         let secret: &[u8; 32] = material.expose().try_into().map_err(|_| NotAKey)?;
         let secret = Secret::from(secret);
-        on_wiped_stack(|| SigningKey::new(algorithm.curve(), &secret)).map(Self::Key)
+        on_wiped_stack(|| SigningKey::new(algorithm.curve(), &secret)).map(|key| Self::Key(Arc::new(key)))
     }
 
     /// The public key as the record has it: of a seed, that of its master key.

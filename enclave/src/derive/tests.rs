@@ -40,12 +40,12 @@ fn material(hex: &str) -> KeyMaterial {
 }
 
 /// A seed as an opened record has it, with these path prefixes.
-fn opened(algorithm: Algorithm, seed: &str, prefixes: &[&str]) -> OpenedKey {
+fn opened(algorithm: Algorithm, seed: &str, prefixes: &[&str]) -> Arc<OpenedKey> {
     let secret = OpenedSecret::new(algorithm, &material(seed)).expect("a key");
     let policy = Policy::default().with_paths(prefixes.iter().map(|prefix| path(prefix)).collect()).expect("valid");
     let key_id = "test".parse().expect("valid");
     let binding = Binding::new(&key_id, algorithm, &secret.public_key(), Origin::Imported, &policy);
-    OpenedKey { secret, policy, binding }
+    Arc::new(OpenedKey { secret, policy, binding })
 }
 
 fn path(text: &str) -> DerivationPath {
@@ -53,7 +53,7 @@ fn path(text: &str) -> DerivationPath {
 }
 
 /// The public key and the one address of the key at a path.
-fn derived(key: &OpenedKey, at: &str) -> Result<(String, String), OutOfReach> {
+fn derived(key: &Arc<OpenedKey>, at: &str) -> Result<(String, String), OutOfReach> {
     let reached = reach(key, Some(&path(at)))?;
     let address = reached.addresses().into_values().next().expect("one address");
     Ok((hex::encode(&*reached.public_key()), address))
@@ -154,8 +154,8 @@ fn what_a_path_must_be() {
     let plain = OpenedSecret::new(Algorithm::Secp256k1, &material(&"01".repeat(32))).expect("a key");
     let seed = opened(Algorithm::Bip32Secp256k1, JUNK, &["m/44'/60'"]);
     let solana = opened(Algorithm::Slip10Ed25519, ABOUT, &["m/44'/501'"]);
-    let plain = OpenedKey { secret: plain, policy: Policy::default(), binding: seed.binding.clone() };
-    let refused = |key: &OpenedKey, at: Option<&str>| reach(key, at.map(path).as_ref()).err();
+    let plain = Arc::new(OpenedKey { secret: plain, policy: Policy::default(), binding: seed.binding.clone() });
+    let refused = |key: &Arc<OpenedKey>, at: Option<&str>| reach(key, at.map(path).as_ref()).err();
     for (name, key, at, outcome) in [
         ("plain_without", &plain, None, None),
         ("plain_with", &plain, Some("m"), Some(OutOfReach::PathSuperfluous)),

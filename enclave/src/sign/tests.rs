@@ -1,7 +1,9 @@
 //! Published vectors at the crypto layer, what does not fit, and that no faulty signature leaves.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
-use strongroom_protocol::{Algorithm, Binding, ByteString, Origin, PayloadKind, Policy};
+use strongroom_protocol::{Algorithm, Binding, ByteArray, ByteString, Origin, PayloadKind, Policy};
 
 use super::*;
 use crate::policy::{authorize, reach};
@@ -34,20 +36,23 @@ fn message(bytes: &[u8], hash: Option<HashFunction>) -> Payload {
 }
 
 /// A key as an opened record has it.
-fn opened(algorithm: Algorithm, secret: &KeyMaterial, payloads: &[PayloadKind]) -> OpenedKey {
+fn opened(algorithm: Algorithm, secret: &KeyMaterial, payloads: &[PayloadKind]) -> Arc<OpenedKey> {
     let secret = OpenedSecret::new(algorithm, secret).expect("a key");
     let policy = Policy::new(payloads.to_vec(), 0).expect("valid");
     let key_id = "test".parse().expect("valid");
     let binding = Binding::new(&key_id, algorithm, &secret.public_key(), Origin::Generated, &policy);
-    OpenedKey { secret, policy, binding }
+    Arc::new(OpenedKey { secret, policy, binding })
 }
 
-fn permissive(algorithm: Algorithm, secret: &KeyMaterial) -> OpenedKey {
+fn permissive(algorithm: Algorithm, secret: &KeyMaterial) -> Arc<OpenedKey> {
     opened(algorithm, secret, &[PayloadKind::Message, PayloadKind::Digest])
 }
 
-fn sign_with(key: &OpenedKey, scheme: Option<Scheme>, payload: Payload) -> Result<Signature, SignError> {
-    sign(authorize(&reach(key, None).expect("no seed"), scheme, payload).expect("allowed"))
+fn sign_with(key: &Arc<OpenedKey>, scheme: Option<Scheme>, payload: Payload) -> Result<Signature, SignError> {
+    let reached = reach(key, None).expect("no seed");
+    let mut signed = sign(vec![authorize(&reached, scheme, payload).expect("allowed")]);
+    assert_eq!(signed.len(), 1);
+    signed.remove(0)
 }
 
 #[test]
@@ -101,14 +106,9 @@ fn bip340_vectors() {
         let key = permissive(Algorithm::Secp256k1, &secret(&unhex(&v.secret_key)));
         assert_eq!(hex::encode(&key.secret.public_key()[1..]), v.public_key, "{}", v.index);
         let (digest, auxiliary) = (unhex(&v.message), unhex(&v.aux_rand));
-        let OpenedSecret::Key(SigningKey::Secp256k1 { scalar, .. }) = &key.secret else { panic!("secp256k1") };
-        let signature = sign_bip340(
-            scalar,
-            &digest.clone().try_into().expect("32 bytes"),
-            &auxiliary.try_into().expect("32 bytes"),
-        )
-        .expect("signs");
-        assert_eq!(hex::encode(*signature.bytes), v.signature, "{}", v.index);
+        let message = digest.clone().try_into().expect("32 bytes");
+        let signature = bip340::make(secp256k1(&key), &message, &auxiliary.try_into().expect("32 bytes"));
+        assert_eq!(signature.map(hex::encode).as_ref(), Some(&v.signature), "{}", v.index);
         let payload = Payload::Digest(ByteArray(digest.try_into().expect("32 bytes")));
         assert!(sign_with(&key, Some(Scheme::Bip340), payload).is_ok(), "with fresh randomness");
     }
@@ -203,26 +203,59 @@ fn a_policy_denies_what_it_does_not_list() {
     let (messages, digests) = (secp256k1(&[PayloadKind::Message]), secp256k1(&[PayloadKind::Digest]));
     let digest = || Payload::Digest(ByteArray([1; 32]));
     let hashed = || message(b"m", Some(HashFunction::Sha256));
-    let allowed = |key: &OpenedKey, payload| authorize(&reach(key, None).expect("no seed"), None, payload).is_ok();
+    let allowed = |key: &Arc<OpenedKey>, payload| authorize(&reach(key, None).expect("no seed"), None, payload).is_ok();
     assert!(allowed(&messages, hashed()) && allowed(&digests, digest()));
     assert!(!allowed(&messages, digest()) && !allowed(&digests, hashed()));
 }
 
 #[test]
-fn every_flipped_bit_of_an_ecdsa_result_is_caught() {
-    let key = permissive(Algorithm::Secp256k1, &secret(&[7; 32]));
-    let OpenedSecret::Key(SigningKey::Secp256k1 { point, .. }) = &key.secret else { panic!("secp256k1") };
-    let digest = [3; 32];
-    let signature = sign_with(&key, None, Payload::Digest(ByteArray(digest))).expect("signs");
-    let recovery_id = RecoveryId::from_byte(signature.recovery_id.expect("ECDSA has one")).expect("0 or 1");
-    let holds = |bytes: &[u8; 64], id| {
-        k256::ecdsa::Signature::from_slice(bytes).is_ok_and(|s| ecdsa_holds(point, &digest, &s, id))
-    };
-    assert!(holds(&signature.bytes, recovery_id));
-    assert!(!holds(&signature.bytes, RecoveryId::new(!recovery_id.is_y_odd(), false)), "wrong recovery id");
-    for bit in 0..512 {
-        let mut faulty = *signature.bytes;
-        faulty[bit / 8] ^= 1 << (bit % 8);
-        assert!(!holds(&faulty, recovery_id), "bit {bit}");
+fn every_flipped_bit_of_a_bip340_signature_is_caught() {
+    // Of both parities of the public key.
+    for byte in [1, 2, 3, 4, 5, 6, 7] {
+        let key = permissive(Algorithm::Secp256k1, &secret(&[byte; 32]));
+        let (key, message) = (secp256k1(&key), [9; 32]);
+        let signature = bip340::make(key, &message, &[5; 32]).expect("signs");
+        assert!(bip340::holds(key, &message, &signature));
+        assert!(!bip340::holds(key, &[8; 32], &signature), "another message");
+        for bit in 0..512 {
+            let mut faulty = signature;
+            faulty[bit / 8] ^= 1 << (bit % 8);
+            assert!(!bip340::holds(key, &message, &faulty), "bit {bit}");
+        }
+    }
+}
+
+/// Whatever they are for, and whether or not they can be signed, results are where their payloads were.
+#[test]
+fn a_mixed_group_keeps_its_order() {
+    let keys = [Algorithm::Secp256k1, Algorithm::Ed25519, Algorithm::Secp256k1];
+    let keys: Vec<_> = (1..).zip(keys).map(|(byte, algorithm)| permissive(algorithm, &secret(&[byte; 32]))).collect();
+    let reached: Vec<_> = keys.iter().map(|key| reach(key, None).expect("no seed")).collect();
+    let items: Vec<_> = (0..GROUP)
+        .map(|place| {
+            let payload = match place % 5 {
+                0 => Payload::Digest(ByteArray([place.try_into().expect("small"); 32])),
+                1 => message(&[place.try_into().expect("small")], None),
+                _ => message(&[place.try_into().expect("small")], Some(HashFunction::Keccak256)),
+            };
+            (place % 3, payload)
+        })
+        .collect();
+    let authorized =
+        items.iter().map(|(key, payload)| authorize(&reached[*key], None, payload.clone()).expect("allowed"));
+    let together = sign(authorized.collect());
+    assert_eq!(together.len(), GROUP);
+    for ((key, payload), together) in items.into_iter().zip(together) {
+        assert_eq!(together, sign_with(&keys[key], None, payload));
+    }
+}
+
+fn secp256k1(key: &OpenedKey) -> &secp256k1::Key {
+    match &key.secret {
+        OpenedSecret::Key(key) => match &**key {
+            SigningKey::Secp256k1(key) => key,
+            SigningKey::Ed25519(_) => panic!("secp256k1"),
+        },
+        OpenedSecret::Seed(_) => panic!("a key"),
     }
 }
