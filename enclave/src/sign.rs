@@ -86,30 +86,52 @@ impl SigningKey {
 /// Signs what was authorized, with whatever keys, and checks every signature before it is released. The results
 /// are in the order of what they are for. Not more than [`GROUP`] at one time, for others want their turn.
 pub(crate) fn sign(authorized: Vec<Authorized<'_>>) -> Vec<Result<Signature, SignError>> {
-    let mut together = Vec::with_capacity(authorized.len());
+    let (mut ecdsa, mut ed25519) = (Together::default(), Together::default());
     let mut results: Vec<_> = Vec::with_capacity(authorized.len());
     for (place, authorized) in authorized.iter().enumerate() {
         let (key, scheme, payload) = authorized.parts();
-        results.push(match (key, scheme) {
-            (SigningKey::Secp256k1(key), Scheme::Ecdsa) => digest(payload).and_then(|digest| {
-                together.push((place, ecdsa::Item { key, digest, payload }));
-                // Until it is signed.
-                Err(SignError::CheckFailed)
-            }),
-            (SigningKey::Secp256k1(key), Scheme::Bip340) => bip340::sign(key, payload),
-            (SigningKey::Ed25519(key), Scheme::Ed25519) => ed25519::sign(key, payload),
-            (SigningKey::Secp256k1(_), Scheme::Ed25519) | (SigningKey::Ed25519(_), Scheme::Ecdsa | Scheme::Bip340) => {
+        results.push(match (key, scheme, payload) {
+            (SigningKey::Secp256k1(key), Scheme::Ecdsa, _) => {
+                digest(payload).and_then(|digest| ecdsa.add(place, ecdsa::Item { key, digest, payload }))
+            }
+            (SigningKey::Secp256k1(key), Scheme::Bip340, _) => bip340::sign(key, payload),
+            (SigningKey::Ed25519(key), Scheme::Ed25519, Payload::Message { message, hash: None }) => {
+                ed25519.add(place, ed25519::Item { key, message })
+            }
+            (SigningKey::Secp256k1(_), Scheme::Ed25519, _) | (SigningKey::Ed25519(_), ..) => {
                 Err(SignError::PayloadInvalid)
             }
         });
     }
-    let (places, items): (Vec<_>, Vec<_>) = together.into_iter().unzip();
-    for (place, signed) in places.into_iter().zip(ecdsa::sign(&items)) {
+    let places = ecdsa.places.into_iter().chain(ed25519.places);
+    let signed = self::ecdsa::sign(&ecdsa.items).into_iter().chain(self::ed25519::sign(&ed25519.items));
+    for (place, signed) in places.zip(signed) {
         if let Some(result) = results.get_mut(place) {
             *result = signed;
         }
     }
     results
+}
+
+/// What is signed together, and the places of the results.
+struct Together<Item> {
+    places: Vec<usize>,
+    items: Vec<Item>,
+}
+
+impl<Item> Together<Item> {
+    /// The result until it is signed.
+    fn add(&mut self, place: usize, item: Item) -> Result<Signature, SignError> {
+        self.places.push(place);
+        self.items.push(item);
+        Err(SignError::CheckFailed)
+    }
+}
+
+impl<Item> Default for Together<Item> {
+    fn default() -> Self {
+        Self { places: Vec::new(), items: Vec::new() }
+    }
 }
 
 /// The 32 bytes that secp256k1 signs.

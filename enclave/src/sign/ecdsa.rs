@@ -33,6 +33,9 @@ pub(super) struct Item<'a> {
 
 /// Signs all, releases those that hold.
 pub(super) fn sign(items: &[Item<'_>]) -> Vec<Result<Signature, SignError>> {
+    if items.is_empty() {
+        return Vec::new();
+    }
     let made = on_wiped_stack(|| make(items));
     release(items, &made)
 }
