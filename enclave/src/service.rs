@@ -140,37 +140,17 @@ impl Service {
         }
     }
 
-    /// Signs a list, in its order. A long one in equal parts, on threads of their own and on all cores; lists that come
-    /// at one time take turns, part by part, and who asks for little never waits for a thread.
+    /// Signs a list, in its order. Who asks for little waits for no thread.
     async fn sign_all(
         &self,
         reached: Reached,
         scheme: Option<Scheme>,
         payloads: Vec<Payload>,
     ) -> Vec<Result<Signature, ErrorCode>> {
-        let count = payloads.len();
-        if count <= GROUP {
+        if payloads.len() <= GROUP {
             return sign_part(&reached, scheme, payloads);
         }
-        let length = count.div_ceil(count.div_ceil(GROUP));
-        let mut payloads = payloads.into_iter();
-        let mut parts = Vec::with_capacity(count.div_ceil(length));
-        while payloads.len() > 0 {
-            let part: Vec<_> = payloads.by_ref().take(length).collect();
-            let core = Arc::clone(&self.cores).acquire_owned().await;
-            let (length, reached) = (part.len(), reached.clone());
-            let signed = spawn_blocking(move || {
-                let _core = core;
-                sign_part(&reached, scheme, part)
-            });
-            parts.push((length, signed));
-        }
-        let mut results = Vec::with_capacity(count);
-        for (length, signed) in parts {
-            // A part that panicked has signed nothing.
-            results.extend(signed.await.unwrap_or_else(|_| vec![Err(ErrorCode::Internal); length]));
-        }
-        results
+        in_parts(&self.cores, payloads, move |part| sign_part(&reached, scheme, part)).await
     }
 
     /// The configured part, if this key operation is served at all.
@@ -272,6 +252,34 @@ fn in_time<T>(work: impl Future<Output = Result<T, ErrorCode>>) -> impl Future<O
     async { in_time.await.unwrap_or(Err(ErrorCode::KmsTimeout)) }
 }
 
+/// Does `work` on a long list in equal parts of at most [`GROUP`], on threads of their own and on all cores. Lists that
+/// come at one time take turns, part by part, for a list waits for one core at a time. The results are in the list's
+/// order; a part that panics has none but `Internal`.
+async fn in_parts<T: Send + 'static>(
+    cores: &Arc<Semaphore>,
+    list: Vec<T>,
+    work: impl Fn(Vec<T>) -> Vec<Result<Signature, ErrorCode>> + Clone + Send + 'static,
+) -> Vec<Result<Signature, ErrorCode>> {
+    let count = list.len();
+    let length = count.div_ceil(count.div_ceil(GROUP).max(1));
+    let (mut list, mut parts) = (list.into_iter(), Vec::new());
+    while list.len() > 0 {
+        let part: Vec<_> = list.by_ref().take(length).collect();
+        let core = Arc::clone(cores).acquire_owned().await;
+        let (length, work) = (part.len(), work.clone());
+        let results = spawn_blocking(move || {
+            let _core = core;
+            work(part)
+        });
+        parts.push((length, results));
+    }
+    let mut results = Vec::with_capacity(count);
+    for (length, part) in parts {
+        results.extend(part.await.unwrap_or_else(|_| vec![Err(ErrorCode::Internal); length]));
+    }
+    results
+}
+
 /// Signs what the key's policy allows of a part of a list. Each result is where its payload was.
 fn sign_part(reached: &Reached, scheme: Option<Scheme>, payloads: Vec<Payload>) -> Vec<Result<Signature, ErrorCode>> {
     let mut authorized = Vec::with_capacity(payloads.len());
@@ -320,3 +328,6 @@ fn created(created: Created) -> Result<Response, ErrorCode> {
 fn reply_document(document: Vec<u8>) -> Result<Response, ErrorCode> {
     document.try_into().map(Response::Document).map_err(|_| ErrorCode::AttestationFailed)
 }
+
+#[cfg(test)]
+mod tests;

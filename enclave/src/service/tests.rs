@@ -1,0 +1,103 @@
+//! How long lists are signed.
+
+use std::collections::HashSet;
+use std::sync::Mutex as Lock;
+
+use strongroom_protocol::{Algorithm, Binding, ByteArray, HashFunction, KeyId, PayloadKind, Policy};
+
+use super::*;
+use crate::wrapping::{OpenedKey, OpenedSecret};
+
+/// A result that tells which item it is of.
+fn marked(item: usize) -> Result<Signature, ErrorCode> {
+    let mut bytes = [0; 64];
+    bytes[..8].copy_from_slice(&item.to_be_bytes());
+    Ok(Signature { bytes: ByteArray(bytes), recovery_id: None })
+}
+
+#[tokio::test]
+async fn a_list_in_parts_keeps_its_order_whatever_its_length() {
+    let cores = Arc::new(Semaphore::new(3));
+    for count in [0, 1, 63, 64, 65, 127, 128, 129, 1000] {
+        let lengths = Arc::new(Lock::new(Vec::new()));
+        let seen = Arc::clone(&lengths);
+        let work = move |part: Vec<usize>| {
+            seen.lock().unwrap().push(part.len());
+            part.into_iter().map(marked).collect()
+        };
+        let results = in_parts(&cores, (0..count).collect(), work).await;
+        assert_eq!(results, (0..count).map(marked).collect::<Vec<_>>());
+        let lengths: HashSet<_> = lengths.lock().unwrap().iter().copied().collect();
+        assert!(lengths.iter().all(|length| *length <= GROUP), "{lengths:?}");
+    }
+    assert_eq!(cores.available_permits(), 3);
+}
+
+#[tokio::test]
+async fn a_part_that_panics_fails_alone_and_gives_its_core_back() {
+    let cores = Arc::new(Semaphore::new(1));
+    let work = |part: Vec<usize>| {
+        assert!(!part.contains(&100), "a fault");
+        part.into_iter().map(marked).collect()
+    };
+    let results = in_parts(&cores, (0..4 * GROUP).collect(), work).await;
+    for (item, result) in results.into_iter().enumerate() {
+        let expected = if item / GROUP == 1 { Err(ErrorCode::Internal) } else { marked(item) };
+        assert_eq!(result, expected, "{item}");
+    }
+    assert_eq!(cores.available_permits(), 1);
+}
+
+/// The second list has its turn before the first is done.
+#[tokio::test]
+async fn a_long_list_does_not_hold_up_another() {
+    let cores = Arc::new(Semaphore::new(1));
+    let order = Arc::new(Lock::new(Vec::new()));
+    let list = |name: char, parts: usize| {
+        let order = Arc::clone(&order);
+        let work = move |part: Vec<usize>| {
+            order.lock().unwrap().push(name);
+            part.into_iter().map(marked).collect()
+        };
+        in_parts(&cores, (0..parts * GROUP).collect(), work)
+    };
+    tokio::join!(list('a', 50), list('b', 2));
+    let order: String = order.lock().unwrap().iter().collect();
+    assert!(order.rfind('b').is_some_and(|last| last < 6), "{order}");
+}
+
+/// What is denied, what does not fit and what is signed, each in its place, in lists of one part and of many.
+#[tokio::test]
+async fn every_payload_is_authorized_by_itself() {
+    let material = KeyMaterial::fill(32, |bytes| {
+        bytes.fill(7);
+        Ok::<(), ()>(())
+    });
+    let secret = OpenedSecret::new(Algorithm::Secp256k1, &material.expect("filled")).expect("a key");
+    let policy = Policy::new(vec![PayloadKind::Message], 0).expect("valid");
+    let key_id: KeyId = "test".parse().expect("valid");
+    let binding = Binding::new(&key_id, Algorithm::Secp256k1, &secret.public_key(), Origin::Generated, &policy);
+    let reached = reach(&Arc::new(OpenedKey { secret, policy, binding }), None).expect("no seed");
+    let payload = |item: usize| match item % 7 {
+        0 => Payload::Digest(ByteArray([1; 32])),
+        1 => Payload::Message { message: b"m".as_slice().try_into().expect("short"), hash: None },
+        _ => Payload::Message {
+            message: item.to_be_bytes().as_slice().try_into().expect("short"),
+            hash: Some(HashFunction::Keccak256),
+        },
+    };
+    let cores = Arc::new(Semaphore::new(2));
+    for count in [1, 7, GROUP, GROUP + 1, 500] {
+        let part_of = reached.clone();
+        let work = move |part| sign_part(&part_of, None, part);
+        let results = in_parts(&cores, (0..count).map(payload).collect(), work).await;
+        assert_eq!(results.len(), count);
+        for (item, result) in results.into_iter().enumerate() {
+            match item % 7 {
+                0 => assert_eq!(result, Err(ErrorCode::PayloadDenied), "{item}"),
+                1 => assert_eq!(result, Err(ErrorCode::PayloadInvalid), "{item}"),
+                _ => assert_eq!(vec![result], sign_part(&reached, None, vec![payload(item)]), "{item}"),
+            }
+        }
+    }
+}
