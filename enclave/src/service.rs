@@ -32,7 +32,7 @@ pub(crate) struct Service {
     /// The image's.
     pin: Option<ConfigurationPin>,
     credentials: CredentialStore,
-    /// Parts of long lists that are signed at one time: one on each core.
+    /// Parts of long lists that are signed at one time: one on each core, and one more, so that no core waits for its next.
     cores: Arc<Semaphore>,
     configured: OnceLock<Configured>,
     /// One Configure at a time; whether measuring has failed for good.
@@ -72,7 +72,7 @@ impl Service {
             debug_mode,
             pin,
             credentials: CredentialStore::empty(),
-            cores: Arc::new(Semaphore::new(available_parallelism().map_or(1, NonZero::get))),
+            cores: Arc::new(Semaphore::new(available_parallelism().map_or(1, NonZero::get) + 1)),
             configured: OnceLock::new(),
             configuring: Mutex::new(Measuring::Open),
         })

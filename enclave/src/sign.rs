@@ -18,9 +18,9 @@ pub(crate) use self::secp256k1::{add_to_scalar, compressed_point};
 use crate::policy::Authorized;
 use crate::secret::Secret;
 
-/// Signatures that are best made together: more share their inversions hardly better, and these take about
-/// 3 milliseconds.
-pub(crate) const GROUP: usize = 64;
+/// Signatures that are made together. More would gain a hundredth, and others have their turn after at most 4
+/// milliseconds: of BIP-340, the slowest, these take that long.
+pub(crate) const GROUP: usize = 48;
 
 /// An opened key: the secret in the form that signs fastest, and its public key.
 pub(crate) enum SigningKey {
