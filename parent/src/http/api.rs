@@ -17,7 +17,7 @@ use crate::key_state::{StateName, WaitingPeriod};
 use crate::stored_record::StoredRecord;
 pub(super) use custody::{AdoptKey, Expected, ExportKey, ImportKey, OfferImportKey};
 pub use custody::{ExportReply, ExportedKey, ImportKeyOffer};
-pub(super) use signing::{SignReply, SignRequest};
+pub(super) use signing::{BatchReply, BatchRequest, SignReply, SignRequest};
 
 /// `POST /v1/keys`.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -113,6 +113,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(changes::cancel_deletion))
         .routes(routes!(changes::rewrap))
         .routes(routes!(sign::one))
+        .routes(routes!(sign::batch))
         .routes(routes!(keys::public_key))
         .routes(routes!(custody::offer))
         .routes(routes!(custody::import))
