@@ -5,7 +5,10 @@ mod custody;
 mod signing;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use strongroom_protocol::document::{self, AttestationDocument};
 use strongroom_protocol::{Algorithm, DerivationPath, KeyId, KmsKeyArn, Origin, PayloadKind, Policy, PolicyError};
@@ -208,18 +211,38 @@ pub(super) fn to_hex(bytes: &[u8]) -> String {
 /// Digits in any case, with or without `0x`.
 pub(crate) fn from_hex(text: &str) -> Result<Vec<u8>, &'static str> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
-    hex::decode(digits).map_err(|_| "not an even number of hex digits")
+    let mut bytes = vec![0; digits.len() / 2];
+    hex::decode_to_slice(digits, &mut bytes).map_err(|_| "not an even number of hex digits")?;
+    Ok(bytes)
 }
 
-/// Bytes in hex, as many as a `T` has; `length` says how many those are. None of the errors repeats the text: it can be
-/// a megabyte long.
+/// Bytes in hex, as many as a `T` has; `length` says how many those are. They are decoded from where they stand: a body
+/// can be megabytes of them. None of the errors repeats the text.
 fn hex_bytes<'de, T, D>(deserializer: D, field: &'static str, length: &'static str) -> Result<T, D::Error>
 where
     T: TryFrom<Vec<u8>>,
     D: Deserializer<'de>,
 {
-    let bytes = from_hex(&String::deserialize(deserializer)?)
-        .map_err(|wrong| serde::de::Error::custom(format_args!("{field}: {wrong}")))?;
-    let found = bytes.len();
-    bytes.try_into().map_err(|_| serde::de::Error::custom(format_args!("{field}: must have {length}, not {found}")))
+    struct Digits<T> {
+        field: &'static str,
+        length: &'static str,
+        bytes: PhantomData<T>,
+    }
+
+    impl<T: TryFrom<Vec<u8>>> Visitor<'_> for Digits<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            let Self { field, length, .. } = self;
+            let bytes = from_hex(text).map_err(|wrong| E::custom(format_args!("{field}: {wrong}")))?;
+            let found = bytes.len();
+            bytes.try_into().map_err(|_| E::custom(format_args!("{field}: must have {length}, not {found}")))
+        }
+    }
+
+    deserializer.deserialize_str(Digits { field, length, bytes: PhantomData })
 }
