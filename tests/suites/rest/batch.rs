@@ -167,7 +167,7 @@ async fn a_batch_has_eight_mebibytes_and_other_bodies_have_not() {
     with_key(&api, "batch-large", "ed25519").await;
     // Seven messages of half a mebibyte, and white space up to the limit.
     let message = format!(r#"{{"type":"message","message":"{}"}}"#, "5a".repeat(MEBIBYTE / 2));
-    let mut body = format!(r#"{{"payloads":[{}]}}"#, vec![message.as_str(); 7].join(","));
+    let mut body = format!(r#"{{"payloads":[{}]}}"#, [message.as_str(); 7].join(","));
     body.extend(std::iter::repeat_n(' ', 8 * MEBIBYTE - body.len()));
     let reply = batch_raw(&api, "batch-large", body.clone()).await;
     assert!(results(&reply).len() == 7 && results(&reply).iter().all(|result| slug(result).is_empty()));
