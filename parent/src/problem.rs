@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use strongroom_protocol::ErrorCode;
+use strongroom_protocol::frame::MAX_FRAME;
 use utoipa::ToSchema;
 use utoipa::openapi::{Content, RefOr, Response as ApiResponse, ResponseBuilder, schema::Ref};
 
@@ -259,6 +260,10 @@ impl From<CallError> for Problem {
             CallError::Unavailable | CallError::Lost | CallError::OtherVersion => Kind::EnclaveUnavailable.into(),
             CallError::Busy => Kind::EnclaveBusy.into(),
             CallError::Deadline => Kind::Deadline.into(),
+            CallError::TooLarge => Self::new(
+                Kind::BodyTooLarge,
+                format!("The enclave takes at most {MAX_FRAME} bytes in one request, and this one holds more."),
+            ),
             CallError::Unexpected => Kind::Internal.into(),
             CallError::Refused(code) => code.into(),
         }

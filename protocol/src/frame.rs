@@ -96,7 +96,7 @@ fn write_item<T: Serialize>(value: &T, into: &mut Vec<u8>) -> Result<(), FrameEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ByteArray, ByteString, Payload, Request, RequestFrame};
+    use crate::{ByteArray, ByteString, Payload, Request, RequestFrame, Response, ResponseFrame, Signature};
 
     fn sign(payloads: Vec<Payload>) -> RequestFrame {
         let record = ByteString::try_from(vec![1, 2, 3]).expect("short");
@@ -120,6 +120,14 @@ mod tests {
         assert!(decode_item::<RequestFrame>(&frame[HEADER..]).is_ok());
         let frame = encode(&sign(payloads(MAX_ENTRIES + 1))).expect("encodes");
         assert_eq!(decode_item::<RequestFrame>(&frame[HEADER..]).err(), Some(FrameError::NotWellFormed));
+    }
+
+    #[test]
+    fn ten_thousand_signatures_fit() {
+        let signature = Signature { bytes: ByteArray([9; 64]), recovery_id: Some(1) };
+        let result = Ok(Response::Signed(vec![Ok(signature); MAX_ENTRIES]));
+        let frame = encode(&ResponseFrame { id: u64::MAX, result }).expect("encodes");
+        assert!(decode_item::<ResponseFrame>(&frame[HEADER..]).is_ok());
     }
 
     #[test]

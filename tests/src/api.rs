@@ -79,6 +79,14 @@ impl Api {
         self.post(&format!("/v1/keys/{key_id}/sign"), body).await
     }
 
+    /// Signs many payloads with `key_id`.
+    ///
+    /// # Errors
+    /// There was no reply.
+    pub async fn sign_batch(&self, key_id: &str, body: Value) -> io::Result<Reply> {
+        self.post(&format!("/v1/keys/{key_id}/sign-batch"), body).await
+    }
+
     /// A request that is still to be completed: other headers, another body.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));

@@ -42,17 +42,35 @@ impl Signer {
         let reply = self.api.sign(key_id, json!({ "payload": payload, "scheme": scheme })).await.expect("a reply");
         assert_eq!(reply.status.as_u16(), 200, "{}", reply.body);
         assert_eq!(reply.body["public_key"], self.key["public_key"]);
+        self.keep(scheme, payload, &reply.body);
+        self.cases.last_mut().and_then(Value::as_object_mut).expect("an object")
+    }
+
+    /// Signs payloads together and keeps as much of each.
+    async fn sign_batch(&mut self, scheme: &str, payloads: Vec<Value>) {
+        let key_id = self.key["key_id"].as_str().expect("an id");
+        let body = json!({ "payloads": payloads, "scheme": scheme });
+        let reply = self.api.sign_batch(key_id, body).await.expect("a reply");
+        assert_eq!(reply.status.as_u16(), 200, "{}", reply.body);
+        assert_eq!(reply.body["public_key"], self.key["public_key"]);
+        let results = reply.body["results"].as_array().expect("results");
+        assert_eq!(results.len(), payloads.len());
+        for (payload, result) in payloads.into_iter().zip(results) {
+            self.keep(scheme, payload, result);
+        }
+    }
+
+    fn keep(&mut self, scheme: &str, payload: Value, signed: &Value) {
         let addresses = self.key["addresses"].as_object().expect("addresses");
         let mut case = payload;
         case["scheme"] = scheme.into();
         case["public_key"] = self.key["public_key"].clone();
         case["address"] = addresses.values().next().cloned().unwrap_or_default();
-        case["signature"] = reply.body["signature"].clone();
-        if let Some(recovery_id) = reply.body.get("recovery_id") {
+        case["signature"] = signed["signature"].clone();
+        if let Some(recovery_id) = signed.get("recovery_id") {
             case["recovery_id"] = recovery_id.clone();
         }
         self.cases.push(case);
-        self.cases.last_mut().and_then(Value::as_object_mut).expect("an object")
     }
 
     async fn assert_all_verify(&self) {
@@ -152,6 +170,19 @@ async fn ed25519_verifies() {
         signer.sign("ed25519", message(&random(n))).await;
     }
     signer.assert_all_verify().await;
+}
+
+#[tokio::test]
+async fn what_is_signed_together_verifies_payload_by_payload() {
+    let mut secp256k1 = Signer::create("batch-secp256k1", "secp256k1").await;
+    let mut ed25519 = Signer::create("batch-ed25519", "ed25519").await;
+    for scheme in ["ecdsa", "bip340"] {
+        let mixed = (0..MANY).flat_map(|n| HASHES.map(|hash| hashed(&random(n), hash)).into_iter().chain([digest()]));
+        secp256k1.sign_batch(scheme, mixed.collect()).await;
+    }
+    ed25519.sign_batch("ed25519", (0..MANY).map(|n| message(&random(n))).collect()).await;
+    secp256k1.assert_all_verify().await;
+    ed25519.assert_all_verify().await;
 }
 
 #[tokio::test]

@@ -43,6 +43,21 @@ async fn a_key_that_is_not_held_costs_one_decrypt_per_signature() {
 }
 
 #[tokio::test]
+async fn a_batch_over_rest_costs_one_decrypt() {
+    let it = Scene::start().await;
+    it.create("a").await;
+    let payloads: Vec<Value> = (0..100).map(|n| json!({ "type": "message", "message": format!("{n:02x}") })).collect();
+    let reply = it.api.sign_batch("a", json!({ "payloads": payloads })).await.expect("a reply");
+    let results = reply.body["results"].as_array().expect("results");
+    assert!(results.len() == 100 && results.iter().all(|result| result["signature"].is_string()), "{}", reply.body);
+    assert_eq!(it.outcomes("a").await[CREATION.len()..], ["Decrypt Success"]);
+    // What the parent refuses by itself costs none.
+    let digests = json!({ "payloads": [{ "type": "digest", "digest": "11".repeat(32) }] });
+    assert_eq!(it.api.sign_batch("a", digests).await.expect("a reply").status.as_u16(), 200);
+    assert_eq!(it.outcomes("a").await.len(), CREATION.len() + 1);
+}
+
+#[tokio::test]
 async fn a_batch_costs_one_decrypt() {
     let it = Scene::start().await;
     it.create("a").await;

@@ -82,6 +82,33 @@ async fn keys_below_a_seed_sign_under_their_own_public_keys_also_after_a_restart
 }
 
 #[tokio::test]
+async fn a_batch_is_signed_by_the_key_at_its_path() {
+    let it = Scene::start().await;
+    for (algorithm, hash) in [(BIP32, Some("sha256")), (SLIP10, None)] {
+        let path = "m/44'/60'/0'";
+        seed(&it, algorithm, algorithm, &[path], 0).await;
+        let mut payload = json!({ "type": "message", "message": "0x6869" });
+        if let Some(hash) = hash {
+            payload["hash"] = hash.into();
+        }
+        let ask = async |path: Option<&str>| {
+            let body = json!({ "payloads": [payload, payload], "path": path });
+            it.api.sign_batch(algorithm, body).await.expect("a reply")
+        };
+        let batch = ask(Some(path)).await;
+        assert_eq!(batch.status.as_u16(), 200, "{}", batch.body);
+        assert!(batch.body.get("public_key").is_none(), "the seed's own key signed nothing");
+        // Both schemes are deterministic; that the single signature verifies is shown above.
+        let single = sign(&it, algorithm, Some(path), hash).await;
+        for result in batch.body["results"].as_array().expect("results") {
+            assert_eq!(result["signature"], single.body["signature"]);
+        }
+        assert_problem(&ask(None).await, 422, "path-required");
+        assert_problem(&ask(Some("m/44'/60'/1'")).await, 403, "path-denied");
+    }
+}
+
+#[tokio::test]
 async fn where_no_key_may_be_used_none_is() {
     let it = Scene::start().await;
     seed(&it, "b", BIP32, &["m/44'/60'", "m/7"], 0).await;

@@ -49,7 +49,10 @@ pub enum CallError {
     /// The deadline passed.
     #[error("the deadline passed")]
     Deadline,
-    /// The enclave's or ours: the reply is not one to this request, or the request is too large.
+    /// The caller's: the request is larger than a frame. It was not sent.
+    #[error("the request is too large for the enclave")]
+    TooLarge,
+    /// The enclave's or ours: the reply is not one to this request.
     #[error("the enclave's reply does not fit the request")]
     Unexpected,
     /// The enclave refused.
@@ -155,11 +158,11 @@ impl EnclaveClient {
         }
     }
 
-    /// Signs one payload, the only one of `payloads`. It can be a megabyte, so it is lent to the request
-    /// and not copied: when the answer is there, `payloads` is as before.
+    /// Signs each of the payloads, for one unlock of the key: one result per payload, in order. They can be
+    /// megabytes, so they are lent to the request and not copied: when the answer is there, `payloads` is as before.
     ///
     /// # Errors
-    /// [`CallError`].
+    /// [`CallError`]: none of them is signed, as far as is known.
     pub async fn sign(
         &self,
         record: PresentedRecord,
@@ -167,7 +170,7 @@ impl EnclaveClient {
         path: Option<DerivationPath>,
         payloads: &mut Vec<Payload>,
         deadline: Instant,
-    ) -> Result<Signature, CallError> {
+    ) -> Result<Vec<Result<Signature, ErrorCode>>, CallError> {
         let lent = std::mem::take(payloads);
         let mut frame = unnumbered(Request::Sign { record, scheme: Some(scheme), path, payloads: lent });
         let outcome = self.exchange(&mut frame, deadline).await;
@@ -175,10 +178,7 @@ impl EnclaveClient {
             *payloads = back;
         }
         match outcome? {
-            Response::Signed(results) => match <[_; 1]>::try_from(results) {
-                Ok([result]) => result.map_err(CallError::Refused),
-                Err(_) => Err(CallError::Unexpected),
-            },
+            Response::Signed(results) if results.len() == payloads.len() => Ok(results),
             _ => Err(CallError::Unexpected),
         }
     }
@@ -305,7 +305,7 @@ impl From<Failure> for CallError {
             Failure::Lost => Self::Lost,
             Failure::Busy => Self::Busy,
             Failure::Deadline => Self::Deadline,
-            Failure::TooLarge => Self::Unexpected,
+            Failure::TooLarge => Self::TooLarge,
             Failure::Refused(code) => Self::Refused(code),
         }
     }

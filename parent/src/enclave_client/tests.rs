@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use aws_credential_types::Credentials as AwsCredentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
-use strongroom_protocol::frame::{self, HEADER};
+use strongroom_protocol::frame::{self, HEADER, MAX_ENTRIES};
 use strongroom_protocol::{
-    Address, ByteArray, ByteString, ErrorCode, Health, Payload, Request, RequestFrame, Response, ResponseFrame, Scheme,
-    Signature,
+    Address, ByteArray, ByteString, ErrorCode, Health, MAX_MESSAGE, Payload, Request, RequestFrame, Response,
+    ResponseFrame, Scheme, Signature,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -29,6 +29,8 @@ struct Memory {
     kept: Vec<u64>,
 }
 
+type Results = Vec<Result<Signature, ErrorCode>>;
+
 struct Bench {
     _folder: tempfile::TempDir,
     path: PathBuf,
@@ -46,11 +48,16 @@ impl Bench {
         Self { _folder: folder, path, feed, client }
     }
 
-    async fn sign(&self, patience: Duration) -> Result<Signature, CallError> {
+    /// Signs one payload.
+    async fn sign(&self, patience: Duration) -> Result<Results, CallError> {
+        self.sign_all(vec![Payload::Digest(ByteArray([2; 32]))], patience).await
+    }
+
+    async fn sign_all(&self, mut payloads: Vec<Payload>, patience: Duration) -> Result<Results, CallError> {
         let record = ByteString::try_from(vec![1]).expect("short");
-        let mut payloads = vec![Payload::Digest(ByteArray([2; 32]))];
+        let before = payloads.clone();
         let outcome = self.client.sign(record, Scheme::Ecdsa, None, &mut payloads, Instant::now() + patience).await;
-        assert_eq!(payloads, [Payload::Digest(ByteArray([2; 32]))], "the payload was lent");
+        assert_eq!(payloads, before, "the payloads were lent");
         outcome
     }
 
@@ -124,13 +131,14 @@ fn well_behaved(request: RequestFrame, memory: &mut Memory) -> Result<ResponseFr
 }
 
 fn signed(id: u64) -> ResponseFrame {
-    let signature = Signature { bytes: ByteArray([9; 64]), recovery_id: Some(0) };
-    ResponseFrame { id, result: Ok(Response::Signed(vec![Ok(signature)])) }
+    ResponseFrame { id, result: Ok(Response::Signed(vec![Ok(SIGNATURE)])) }
 }
 
 fn signs(request: RequestFrame, memory: &mut Memory) -> Option<Vec<ResponseFrame>> {
     Some(vec![well_behaved(request, memory).unwrap_or_else(|request| signed(request.id))])
 }
+
+const SIGNATURE: Signature = Signature { bytes: ByteArray([9; 64]), recovery_id: Some(0) };
 
 const SECONDS: Duration = Duration::from_secs(5);
 
@@ -162,6 +170,41 @@ async fn replies_come_in_any_order() {
     let _process = enclave(&bench.path, reversed);
     let (a, b, c) = tokio::join!(bench.sign(SECONDS), bench.sign(SECONDS), bench.sign(SECONDS));
     assert!(a.is_ok() && b.is_ok() && c.is_ok());
+}
+
+#[tokio::test]
+async fn many_payloads_have_their_results_in_order_and_as_many() {
+    fn refuses_every_other(request: RequestFrame, memory: &mut Memory) -> Option<Vec<ResponseFrame>> {
+        Some(vec![well_behaved(request, memory).unwrap_or_else(|request| {
+            let Request::Sign { payloads, .. } = request.request else { panic!("another request") };
+            let refused = Err(ErrorCode::PayloadDenied);
+            let results = (0..payloads.len()).map(|n| if n % 2 == 0 { Ok(SIGNATURE) } else { refused }).collect();
+            ResponseFrame { id: request.id, result: Ok(Response::Signed(results)) }
+        })])
+    }
+    let bench = Bench::new();
+    let process = enclave(&bench.path, refuses_every_other);
+    let digests = |n| vec![Payload::Digest(ByteArray([2; 32])); n];
+    let all = bench.sign_all(digests(MAX_ENTRIES), SECONDS).await.expect("they and their results fit into frames");
+    assert_eq!(all.len(), MAX_ENTRIES);
+    let denied = Err(ErrorCode::PayloadDenied);
+    assert!(all.chunks(2).all(|pair| pair == [Ok(SIGNATURE), denied]));
+    process.stop().await;
+    // One result, whatever is asked.
+    let _process = enclave(&bench.path, signs);
+    bench.until(|status| matches!(status, Status::Away { .. })).await;
+    for wrong in [0, 2] {
+        assert_eq!(bench.sign_all(digests(wrong), SECONDS).await.err(), Some(CallError::Unexpected), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn more_than_a_frame_takes_is_not_sent() {
+    let bench = Bench::new();
+    let _process = enclave(&bench.path, signs);
+    let megabyte = Payload::Message { message: vec![0; MAX_MESSAGE].try_into().expect("fits"), hash: None };
+    assert_eq!(bench.sign_all(vec![megabyte.clone(); 4], SECONDS).await.err(), Some(CallError::TooLarge));
+    assert!(bench.sign_all(vec![megabyte], SECONDS).await.is_ok());
 }
 
 #[tokio::test]

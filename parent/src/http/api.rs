@@ -2,15 +2,16 @@
 //! input, `0x` and lower case on output. Unknown fields are errors.
 
 mod custody;
+mod signing;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use strongroom_protocol::document::{self, AttestationDocument};
-use strongroom_protocol::{
-    Algorithm, ByteArray, ByteString, DerivationPath, HashFunction, KeyId, KeyRecord, KmsKeyArn, MAX_MESSAGE, Origin,
-    Payload, PayloadKind, Policy, PolicyError, Scheme, Signature,
-};
+use strongroom_protocol::{Algorithm, DerivationPath, KeyId, KmsKeyArn, Origin, PayloadKind, Policy, PolicyError};
 use utoipa::ToSchema;
 
 use super::schema;
@@ -19,6 +20,7 @@ use crate::key_state::{StateName, WaitingPeriod};
 use crate::stored_record::StoredRecord;
 pub(super) use custody::{AdoptKey, Expected, ExportKey, ImportKey, OfferImportKey};
 pub use custody::{ExportReply, ExportedKey, ImportKeyOffer};
+pub(super) use signing::{BatchReply, BatchRequest, SignReply, SignRequest};
 
 /// `POST /v1/keys`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -96,77 +98,6 @@ pub(super) struct RewrapKey {
     /// The generation that is meant; if the key has another one by now, nothing is changed.
     #[schema(minimum = 1)]
     pub(super) generation: Option<u64>,
-}
-
-/// `POST /v1/keys/{key_id}/sign`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SignRequest {
-    #[schema(value_type = SignPayload)]
-    pub(super) payload: Object<SignPayload>,
-    #[schema(value_type = Option<schema::Scheme>)]
-    pub(super) scheme: Option<Word<Scheme>>,
-    /// The key below a seed that signs: required for seed keys, refused for others.
-    #[schema(value_type = Option<String>, example = "m/44'/60'/0'/0/5")]
-    pub(super) path: Option<DerivationPath>,
-}
-
-/// What is signed.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum SignPayload {
-    /// 32 bytes that the caller hashed (secp256k1 only).
-    Digest {
-        /// 32 bytes, hex.
-        #[serde(deserialize_with = "digest")]
-        #[schema(value_type = String, pattern = "^(0[xX])?[0-9a-fA-F]{64}$")]
-        digest: ByteArray<32>,
-    },
-    /// A message that the enclave hashes.
-    Message {
-        /// Hex. Somewhat less than 1 MiB: twice as many digits, in a body of at most 2 MiB.
-        #[serde(deserialize_with = "message")]
-        #[schema(value_type = String, pattern = "^(0[xX])?([0-9a-fA-F]{2})*$")]
-        message: ByteString<MAX_MESSAGE>,
-        /// Required for secp256k1, refused for ed25519.
-        #[schema(value_type = Option<schema::HashFunction>)]
-        hash: Option<Word<HashFunction>>,
-    },
-}
-
-impl From<SignPayload> for Payload {
-    fn from(payload: SignPayload) -> Self {
-        match payload {
-            SignPayload::Digest { digest } => Self::Digest(digest),
-            SignPayload::Message { message, hash } => Self::Message { message, hash: hash.map(|Word(hash)| hash) },
-        }
-    }
-}
-
-/// A signature.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct SignReply {
-    /// 64 bytes, hex.
-    pub(super) signature: String,
-    /// 0 or 1; ECDSA only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) recovery_id: Option<u8>,
-    /// The key that signed, hex. Absent below a seed: `GET …/public-key?path=` tells.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) public_key: Option<String>,
-    /// As in `x-request-id`.
-    pub(super) request_id: String,
-}
-
-impl SignReply {
-    pub(super) fn new(signature: &Signature, record: &KeyRecord, request_id: &str) -> Self {
-        Self {
-            signature: to_hex(&*signature.bytes),
-            recovery_id: signature.recovery_id,
-            public_key: (!record.algorithm.is_seed()).then(|| to_hex(&record.public_key)),
-            request_id: request_id.to_owned(),
-        }
-    }
 }
 
 /// The public key at a path below a seed.
@@ -280,27 +211,38 @@ pub(super) fn to_hex(bytes: &[u8]) -> String {
 /// Digits in any case, with or without `0x`.
 pub(crate) fn from_hex(text: &str) -> Result<Vec<u8>, &'static str> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
-    hex::decode(digits).map_err(|_| "not an even number of hex digits")
+    let mut bytes = vec![0; digits.len() / 2];
+    hex::decode_to_slice(digits, &mut bytes).map_err(|_| "not an even number of hex digits")?;
+    Ok(bytes)
 }
 
-// None of the errors repeats the text: it can be a megabyte long.
-
-fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteArray<32>, D::Error> {
-    hex_bytes(deserializer, "digest", "32 bytes").map(ByteArray)
-}
-
-fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteString<MAX_MESSAGE>, D::Error> {
-    hex_bytes(deserializer, "message", "at most a mebibyte")
-}
-
-/// Bytes in hex, as many as a `T` has; `length` says how many those are.
+/// Bytes in hex, as many as a `T` has; `length` says how many those are. They are decoded from where they stand: a body
+/// can be megabytes of them. None of the errors repeats the text.
 fn hex_bytes<'de, T, D>(deserializer: D, field: &'static str, length: &'static str) -> Result<T, D::Error>
 where
     T: TryFrom<Vec<u8>>,
     D: Deserializer<'de>,
 {
-    let bytes = from_hex(&String::deserialize(deserializer)?)
-        .map_err(|wrong| serde::de::Error::custom(format_args!("{field}: {wrong}")))?;
-    let found = bytes.len();
-    bytes.try_into().map_err(|_| serde::de::Error::custom(format_args!("{field}: must have {length}, not {found}")))
+    struct Digits<T> {
+        field: &'static str,
+        length: &'static str,
+        bytes: PhantomData<T>,
+    }
+
+    impl<T: TryFrom<Vec<u8>>> Visitor<'_> for Digits<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            let Self { field, length, .. } = self;
+            let bytes = from_hex(text).map_err(|wrong| E::custom(format_args!("{field}: {wrong}")))?;
+            let found = bytes.len();
+            bytes.try_into().map_err(|_| E::custom(format_args!("{field}: must have {length}, not {found}")))
+        }
+    }
+
+    deserializer.deserialize_str(Digits { field, length, bytes: PhantomData })
 }

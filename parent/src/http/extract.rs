@@ -24,7 +24,7 @@ use crate::auth::{Caller, Identities, Operation, Shown};
 use crate::problem::{Kind, Problem};
 use crate::tls::ClientCertificate;
 
-/// Longest body, in bytes.
+/// Longest body, in bytes, where a call does not take a longer one.
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// Of a longer body, this much more is read and dropped, so that its sender gets to read the answer.
@@ -225,24 +225,29 @@ fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
 pub(super) struct UnreadBody {
     is_json: bool,
     body: Body,
+    limit: usize,
     room: BodyRoom,
 }
 
 /// What a body takes of [`BodyRoom`]; to be kept as long as what was read from it.
 #[derive(Debug)]
-pub(super) struct Taken {
-    _bytes: OwnedSemaphorePermit,
-}
+pub(super) struct Taken(OwnedSemaphorePermit);
 
 impl FromRequest<App> for UnreadBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        Ok(Self { is_json: is_json(request.headers()), body: request.into_body(), room: app.body_room.clone() })
+        let is_json = is_json(request.headers());
+        Ok(Self { is_json, body: request.into_body(), limit: MAX_BODY, room: app.body_room.clone() })
     }
 }
 
 impl UnreadBody {
+    /// The same body, which may have up to so many bytes.
+    pub(super) fn up_to(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+
     /// Reads the body as a `T`.
     ///
     /// # Errors
@@ -251,7 +256,7 @@ impl UnreadBody {
         if !self.is_json {
             return Err(Kind::UnsupportedMediaType.into());
         }
-        let (body, taken) = read(self.body, &self.room, context).await?;
+        let (body, taken) = self.read(context).await?;
         Ok((parse(&body)?, taken))
     }
 
@@ -263,12 +268,49 @@ impl UnreadBody {
     where
         T: DeserializeOwned + Default,
     {
-        let (body, taken) = read(self.body, &self.room, context).await?;
-        match (body.is_empty(), self.is_json) {
+        let is_json = self.is_json;
+        let (body, taken) = self.read(context).await?;
+        match (body.is_empty(), is_json) {
             (true, _) => Ok((T::default(), taken)),
             (false, true) => Ok((parse(&body)?, taken)),
             (false, false) => Err(Kind::UnsupportedMediaType.into()),
         }
+    }
+
+    async fn read(self, context: &Context) -> Result<(Vec<u8>, Taken), Problem> {
+        timeout_at(context.deadline, self.collect()).await.map_err(|_| Problem::from(Kind::RequestTimeout))?
+    }
+
+    async fn collect(mut self) -> Result<(Vec<u8>, Taken), Problem> {
+        let mut read = Vec::new();
+        let mut taken = self.room.take(0)?;
+        let mut length = 0;
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|_| Problem::new(Kind::MalformedJson, "The body did not arrive whole."))?;
+            let data: Bytes = frame.into_data().unwrap_or_default();
+            length += data.len();
+            if length <= self.limit {
+                taken.merge(self.room.take(data.len())?);
+                read.extend_from_slice(&data);
+            } else if length > self.limit + DISCARDED {
+                break;
+            }
+        }
+        if length > self.limit {
+            return Err(Problem::new(Kind::BodyTooLarge, format!("The body is longer than {} bytes.", self.limit)));
+        }
+        Ok((read, Taken(taken)))
+    }
+}
+
+impl Taken {
+    /// Takes this much more, for what is made of the body.
+    ///
+    /// # Errors
+    /// All callers' together: 503, there is no room for it.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
+        self.0.merge(BodyRoom(Arc::clone(self.0.semaphore())).take(bytes)?);
+        Ok(())
     }
 }
 
@@ -336,31 +378,6 @@ impl BodyRoom {
         let bytes = u32::try_from(bytes).map_err(|_| Kind::Overloaded)?;
         Arc::clone(&self.0).try_acquire_many_owned(bytes).map_err(|_| Kind::Overloaded.into())
     }
-}
-
-async fn read(body: Body, room: &BodyRoom, context: &Context) -> Result<(Vec<u8>, Taken), Problem> {
-    timeout_at(context.deadline, collect(body, room)).await.map_err(|_| Problem::from(Kind::RequestTimeout))?
-}
-
-async fn collect(mut body: Body, room: &BodyRoom) -> Result<(Vec<u8>, Taken), Problem> {
-    let mut read = Vec::new();
-    let mut taken = room.take(0)?;
-    let mut length = 0;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::new(Kind::MalformedJson, "The body did not arrive whole."))?;
-        let data: Bytes = frame.into_data().unwrap_or_default();
-        length += data.len();
-        if length <= MAX_BODY {
-            taken.merge(room.take(data.len())?);
-            read.extend_from_slice(&data);
-        } else if length > MAX_BODY + DISCARDED {
-            break;
-        }
-    }
-    if length > MAX_BODY {
-        return Err(Problem::new(Kind::BodyTooLarge, format!("The body is longer than {MAX_BODY} bytes.")));
-    }
-    Ok((read, Taken { _bytes: taken }))
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {

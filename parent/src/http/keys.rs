@@ -1,4 +1,4 @@
-//! Keys: create, list, show, sign. Who may is asked first, so that nobody learns which keys exist; then
+//! Keys: create, list, show, derive. Who may is asked first, so that nobody learns which keys exist; then
 //! the store, and then the enclave, which decides everything that a signature's safety rests on. Checks
 //! before it may only refuse.
 
@@ -9,16 +9,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use strongroom_protocol::{
-    Algorithm, Created, Curve, DerivationPath, ErrorCode, KeyId, KeyRecord, Payload, Policy, Scheme,
-};
+use strongroom_protocol::{Algorithm, Created, Curve, DerivationPath, ErrorCode, KeyId, KeyRecord, Policy};
 use tokio::time::Instant;
 use tracing::{Span, info, warn};
 
-use super::api::{CreateKey, DerivedKey, KeyPage, KeyView, SignReply, SignRequest, to_hex};
+use super::api::{CreateKey, DerivedKey, KeyPage, KeyView, to_hex};
 use super::extract::{KeyPath, PageParams, PageQuery, PathParams, PathQuery, UnreadBody};
-use super::openapi::{CreateProblems, DeriveProblems, ListProblems, ShowProblems, SignProblems};
-use super::strict::{Object, Word};
+use super::openapi::{CreateProblems, DeriveProblems, ListProblems, ShowProblems};
+use super::strict::Object;
 use super::{App, Context};
 use crate::auth::{Caller, Operation};
 use crate::enclave_client::CallError;
@@ -104,37 +102,6 @@ pub(super) async fn show(
     Ok(Json(KeyView::from(&app.records.show(&key_id).await?.stored)))
 }
 
-/// Signs one payload. Needs `sign`.
-#[utoipa::path(
-    post, path = "/v1/keys/{key_id}/sign", tag = "keys", operation_id = "sign", security(("bearer" = []), ("client_certificate" = [])),
-    params(("key_id" = String, Path, description = "The key's name")),
-    request_body = SignRequest,
-    responses((status = 200, description = "The signature", body = SignReply), SignProblems)
-)]
-pub(super) async fn sign(
-    State(app): State<App>,
-    context: Context,
-    caller: Caller,
-    KeyPath(key_id): KeyPath,
-    body: UnreadBody,
-) -> Result<Json<SignReply>, Problem> {
-    caller.authorize_key(Operation::Sign, &key_id)?;
-    let (SignRequest { payload, scheme, path }, _room) = body.json(&context).await?;
-    let mut payloads = vec![Payload::from(payload.0)];
-    let mut found = app.records.find(&key_id).await?;
-    loop {
-        let scheme = admit(&found.record, scheme.map(|Word(scheme)| scheme), path.as_ref(), &payloads)?;
-        let presented = found.record.presented.clone();
-        let outcome = app.enclave.sign(presented, scheme, path.clone(), &mut payloads, context.deadline).await;
-        match settle(&app, found, outcome).await? {
-            ControlFlow::Break((signature, record)) => {
-                return Ok(Json(SignReply::new(&signature, &record.stored.record, &context.id)));
-            }
-            ControlFlow::Continue(fresh) => found = fresh,
-        }
-    }
-}
-
 /// Derives the public key at a path below a seed, in the enclave. Needs `read`.
 ///
 /// This is the parent's word: before anything is sent to one of the addresses, let the key at the path sign
@@ -213,24 +180,6 @@ const fn may_be_outdated(error: CallError) -> bool {
     )
 }
 
-/// Refuses what the enclave would refuse anyway, before it costs a KMS call.
-fn admit(
-    known: &KnownRecord,
-    scheme: Option<Scheme>,
-    path: Option<&DerivationPath>,
-    payloads: &[Payload],
-) -> Result<Scheme, Problem> {
-    check_enabled(known)?;
-    let record = &known.stored.record;
-    check_path(record, path)?;
-    let scheme = scheme.unwrap_or(record.algorithm.default_scheme());
-    for payload in payloads {
-        check_fit(record.algorithm, scheme, payload)?;
-        check_policy(&record.policy, payload)?;
-    }
-    Ok(scheme)
-}
-
 /// Whether the key may be used at all, as far as the parents' word goes.
 pub(super) fn check_enabled(known: &KnownRecord) -> Result<(), Problem> {
     match known.stored.state {
@@ -241,7 +190,7 @@ pub(super) fn check_enabled(known: &KnownRecord) -> Result<(), Problem> {
 }
 
 /// Whether the record is one of a key, and the path one of a seed that its policy allows.
-fn check_path(record: &KeyRecord, path: Option<&DerivationPath>) -> Result<(), Problem> {
+pub(super) fn check_path(record: &KeyRecord, path: Option<&DerivationPath>) -> Result<(), Problem> {
     match (record.algorithm.is_seed(), path) {
         (false, None) => Ok(()),
         (false, Some(_)) => Err(Problem::new(Kind::PathInvalid, "path: this key is no seed")),
@@ -252,22 +201,4 @@ fn check_path(record: &KeyRecord, path: Option<&DerivationPath>) -> Result<(), P
         }
         (true, Some(_)) => Ok(()),
     }
-}
-
-fn check_fit(algorithm: Algorithm, scheme: Scheme, payload: &Payload) -> Result<(), Problem> {
-    let wrong = match (algorithm.curve(), scheme, payload) {
-        (Curve::Secp256k1, Scheme::Ed25519, _) => "scheme: a secp256k1 key signs with ecdsa or bip340",
-        (Curve::Ed25519, Scheme::Ecdsa | Scheme::Bip340, _) => "scheme: an ed25519 key signs with ed25519",
-        (Curve::Ed25519, Scheme::Ed25519, Payload::Digest(_)) => "payload: an ed25519 key signs messages, not digests",
-        (Curve::Secp256k1, _, Payload::Message { hash: None, .. }) => "hash: required for a secp256k1 message",
-        (Curve::Ed25519, _, Payload::Message { hash: Some(_), .. }) => {
-            "hash: must be absent for ed25519, which hashes by itself"
-        }
-        _ => return Ok(()),
-    };
-    Err(Problem::invalid(wrong))
-}
-
-fn check_policy(policy: &Policy, payload: &Payload) -> Result<(), Problem> {
-    if policy.allows(payload.kind()) { Ok(()) } else { Err(Kind::PolicyDenied.into()) }
 }

@@ -1,5 +1,5 @@
 //! The REST interface: routes, and what surrounds every request: an id, a deadline, a log line, and a
-//! wall that a panic does not pass. What the calls do is in `keys`, `changes`, `custody`, `evidence` and `probes`; how their
+//! wall that a panic does not pass. What the calls do is in `keys`, `sign`, `changes`, `custody`, `evidence` and `probes`; how their
 //! input is read, in `extract`; what they look like on the wire, in `api`.
 
 mod api;
@@ -12,6 +12,7 @@ mod openapi;
 mod probes;
 mod schema;
 mod server;
+mod sign;
 mod strict;
 
 use std::sync::Arc;
@@ -111,7 +112,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(changes::schedule_deletion))
         .routes(routes!(changes::cancel_deletion))
         .routes(routes!(changes::rewrap))
-        .routes(routes!(keys::sign))
+        .routes(routes!(sign::one))
+        .routes(routes!(sign::batch))
         .routes(routes!(keys::public_key))
         .routes(routes!(custody::offer))
         .routes(routes!(custody::import))

@@ -117,6 +117,8 @@ problems_of_calls! {
     ShowProblems = ANY, STORE, &[Kind::KeyNotFound];
     /// Of `POST /v1/keys/{key_id}/sign`.
     SignProblems = ANY, BODY, STORE, ENCLAVE, KMS, PATH, &[Kind::KeyNotFound, Kind::KeyDisabled, Kind::KeyPendingDeletion, Kind::PolicyDenied];
+    /// Of `POST /v1/keys/{key_id}/sign-batch` as a whole; what is wrong with one payload is in its result.
+    BatchProblems = ANY, BODY, STORE, ENCLAVE, KMS, PATH, &[Kind::KeyNotFound, Kind::KeyDisabled, Kind::KeyPendingDeletion];
     /// Of `GET /v1/keys/{key_id}/public-key`.
     DeriveProblems = ANY, STORE, ENCLAVE, KMS, PATH, &[Kind::KeyNotFound];
     /// Of changes of a key's state, and of its deletion.

@@ -8,6 +8,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+use strongroom_protocol::frame::MAX_ENTRIES;
 use strongroom_protocol::{Address, Algorithm, HashFunction, Origin, Scheme};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -81,6 +82,12 @@ fn post(bench: &Bench, path: &str, body: &str) -> RequestBuilder {
     bench.request(Method::POST, path).header("content-type", "application/json").body(body.to_owned())
 }
 
+const MESSAGE: &str = r#"{"type":"message","message":"00"}"#;
+
+fn batch(payloads: &[&str], rest: &str) -> String {
+    format!(r#"{{"payloads":[{}]{rest}}}"#, payloads.join(","))
+}
+
 #[tokio::test]
 async fn bad_input_gets_its_status() {
     let bench = Bench::new(Identities::AnyLocalCaller).await;
@@ -89,7 +96,6 @@ async fn bad_input_gets_its_status() {
     let nonce = "00".repeat(513);
     for (name, request, expected) in [
         ("no_route", bench.request(Method::GET, "/v1/nothing"), (404, "not-found")),
-        ("later_surface", post(&bench, "/v1/keys/a/sign-batch", "{}"), (404, "not-found")),
         ("metrics_later", bench.request(Method::GET, "/metrics"), (404, "not-found")),
         ("no_method", bench.request(Method::PATCH, "/v1/keys/a"), (405, "method-not-allowed")),
         ("not_to_be_deleted", bench.request(Method::DELETE, "/v1/keys/a"), (409, "key-state-conflict")),
@@ -174,6 +180,24 @@ async fn bad_input_gets_its_status() {
             post(&bench, "/v1/keys/a/sign", &format!(r#"{{{message},"scheme":"ecdsa"}}"#)),
             (422, "invalid-request"),
         ),
+        ("no_payloads", post(&bench, "/v1/keys/a/sign-batch", "{}"), (422, "invalid-request")),
+        ("empty_batch", post(&bench, "/v1/keys/a/sign-batch", r#"{"payloads":[]}"#), (422, "invalid-request")),
+        (
+            "single_in_a_batch",
+            post(&bench, "/v1/keys/a/sign-batch", &format!("{{{message}}}")),
+            (422, "invalid-request"),
+        ),
+        (
+            "scheme_of_another_algorithm_in_a_batch",
+            post(&bench, "/v1/keys/a/sign-batch", &batch(&[MESSAGE], r#","scheme":"ecdsa""#)),
+            (422, "invalid-request"),
+        ),
+        ("no_key_for_a_batch", post(&bench, "/v1/keys/b/sign-batch", &batch(&[MESSAGE], "")), (404, "key-not-found")),
+        (
+            "no_enclave_for_a_batch",
+            post(&bench, "/v1/keys/a/sign-batch", &batch(&[MESSAGE], "")),
+            (503, "enclave-unavailable"),
+        ),
         ("no_key_to_sign", post(&bench, "/v1/keys/b/sign", &format!("{{{message}}}")), (404, "key-not-found")),
         ("no_enclave", post(&bench, "/v1/keys/a/sign", &format!("{{{message}}}")), (503, "enclave-unavailable")),
     ] {
@@ -219,6 +243,72 @@ async fn every_request_has_one_form() {
     ] {
         let answer = bench.problem(post(&bench, path, &body)).await;
         assert_eq!(answer, (503, "enclave-unavailable".to_owned()), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_says_which_of_its_payloads_is_none() {
+    let bench = Bench::new(Identities::AnyLocalCaller).await;
+    bench.store("a", |json| json);
+    let detail = async |body: String| {
+        let reply = post(&bench, "/v1/keys/a/sign-batch", &body).send().await.expect("answered");
+        let problem: Value = reply.json().await.expect("JSON");
+        (problem["status"].clone(), problem["detail"].as_str().expect("text").to_owned())
+    };
+    for (name, wrong, said) in [
+        ("unknown_field", r#"{"type":"message","message":"00","v":1}"#, "payloads[2]: unknown field `v`"),
+        ("short_digest", r#"{"type":"digest","digest":"00"}"#, "payloads[2]: digest: must have 32 bytes, not 1"),
+        ("no_hex", r#"{"type":"message","message":"0"}"#, "payloads[2]: message: not an even number of hex digits"),
+        ("as_an_array", r#"["message","00"]"#, "payloads[2]: invalid type: sequence, expected an object"),
+        ("null", "null", "payloads[2]: invalid type: null, expected an object"),
+    ] {
+        let (status, detail) = detail(batch(&[MESSAGE, MESSAGE, wrong, MESSAGE], "")).await;
+        assert_eq!(status, 422, "{name}");
+        assert!(detail.starts_with(said) && detail.contains(" at line 1 column "), "{name}: {detail}");
+    }
+    let (status, said) = detail(batch(&[MESSAGE; 10_001], "")).await;
+    assert!(status == 422 && said.starts_with("payloads: more than 10000"), "{said}");
+    // Broken JSON is the graver fault, wherever it stands.
+    for broken in [r#"{"type":"message","message":}"#, r#"{"type":"message","#] {
+        assert_eq!(detail(batch(&[MESSAGE, broken], "")).await.0, 400, "{broken}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_payload_is_told_as_if_it_had_come_alone() {
+    let bench = Bench::new(Identities::AnyLocalCaller).await;
+    bench.store("a", |json| json);
+    bench.store("digests", |json| json.replace("\"message\"", "\"digest\""));
+    let digest = format!(r#"{{"type":"digest","digest":"{}"}}"#, "00".repeat(32));
+    let hashed = r#"{"type":"message","message":"00","hash":"sha256"}"#;
+    for (key, payloads) in [("a", vec![digest.as_str(), hashed, &digest]), ("digests", vec![MESSAGE])] {
+        let reply = post(&bench, &format!("/v1/keys/{key}/sign-batch"), &batch(&payloads, ""))
+            .header("x-request-id", "same")
+            .send()
+            .await
+            .expect("answered");
+        assert_eq!(reply.status(), StatusCode::OK);
+        let reply: Value = reply.json().await.expect("JSON");
+        let mut alone = Vec::new();
+        for payload in payloads {
+            let body = format!(r#"{{"payload":{payload}}}"#);
+            let request = post(&bench, &format!("/v1/keys/{key}/sign"), &body).header("x-request-id", "same");
+            let problem: Value = request.send().await.expect("answered").json().await.expect("JSON");
+            alone.push(json!({ "error": problem }));
+        }
+        let public_key = format!("0x{}", "07".repeat(32));
+        assert_eq!(reply, json!({ "results": alone, "public_key": public_key, "request_id": "same" }), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn results_take_room_as_bodies_do() {
+    let bench = Bench::with_body_room(Identities::AnyLocalCaller, BodyRoom::of(1_000_000)).await;
+    bench.store("digests", |json| json.replace("\"message\"", "\"digest\""));
+    let ask = |payloads| post(&bench, "/v1/keys/digests/sign-batch", &batch(&vec![MESSAGE; payloads], ""));
+    assert_eq!(bench.problem(ask(10_000)).await, (503, "overloaded".to_owned()));
+    for _ in 0..2 {
+        assert_eq!(ask(2000).send().await.expect("answered").status(), StatusCode::OK, "the room comes back");
     }
 }
 
@@ -337,6 +427,15 @@ async fn a_body_beyond_the_limit_is_refused_and_its_sender_reads_so() {
     }
     let request = post(&bench, "/v1/keys", &" ".repeat(2 * 1024 * 1024));
     assert_eq!(bench.problem(request).await, (400, "malformed-json".to_owned()));
+    // Batches alone have more.
+    for (length, expected) in [
+        (8 * 1024 * 1024, (400, "malformed-json".to_owned())),
+        (8 * 1024 * 1024 + 1, (413, "body-too-large".to_owned())),
+        (9 * 1024 * 1024, (413, "body-too-large".to_owned())),
+    ] {
+        let request = post(&bench, "/v1/keys/a/sign-batch", &" ".repeat(length));
+        assert_eq!(bench.problem(request).await, expected, "{length}");
+    }
 }
 
 #[tokio::test]
@@ -449,6 +548,7 @@ async fn the_description_knows_every_call_and_its_problems() {
         ("/v1/keys", "get"),
         ("/v1/keys/{key_id}", "get"),
         ("/v1/keys/{key_id}/sign", "post"),
+        ("/v1/keys/{key_id}/sign-batch", "post"),
         ("/v1/keys/{key_id}/attestation", "get"),
         ("/v1/attestation", "get"),
     ] {
@@ -460,6 +560,7 @@ async fn the_description_knows_every_call_and_its_problems() {
     let schemas = &api["components"]["schemas"];
     assert_eq!(schemas["Problem"]["required"].as_array().map(Vec::len), Some(5));
     assert_eq!(schemas["CreateKey"]["required"], json!(["key_id", "algorithm"]));
+    assert_eq!(schemas["BatchRequest"]["properties"]["payloads"]["maxItems"], json!(MAX_ENTRIES));
     // The described names are the protocol's own.
     fn name(value: impl serde::Serialize) -> Value {
         serde_json::to_value(value).expect("encodes")

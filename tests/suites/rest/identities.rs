@@ -175,6 +175,9 @@ async fn an_identity_performs_its_operations_and_no_others() {
             }
         }
         assert_eq!(sign(&caller, "hot-1").await.status.as_u16(), signs, "{name} signs");
+        let batch = json!({ "payloads": [{ "type": "message", "message": "00" }] });
+        let batch = caller.sign_batch("hot-1", batch).await.expect("a reply");
+        assert_eq!(batch.status.as_u16(), signs, "{name} signs a batch");
         let created = caller.post("/v1/keys", create.clone()).await.expect("a reply");
         assert_eq!(created.status.as_u16(), manages, "{name} creates: {}", created.body);
     }
@@ -211,7 +214,7 @@ async fn outside_its_patterns_a_caller_does_not_learn_which_keys_exist() {
 async fn who_may_not_is_told_before_the_body_is_looked_at() {
     let (_scene, api) = enter().await;
     let reader = api.with_token(&token("reader"));
-    for path in ["/v1/keys", "/v1/keys/hot-1/sign"] {
+    for path in ["/v1/keys", "/v1/keys/hot-1/sign", "/v1/keys/hot-1/sign-batch"] {
         let request = reader.request(reqwest::Method::POST, path).body("neither JSON nor said to be");
         assert_problem(path, &Reply::to(request).await.expect("a reply"), 403, "forbidden");
     }

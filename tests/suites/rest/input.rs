@@ -22,7 +22,7 @@ async fn what_is_no_json_is_malformed() {
         ("not_utf8", b"{\"payload\":\"\xff\"}"),
         ("nested_for_ever", &[b'['; 100_000]),
     ] {
-        for path in ["/v1/keys", "/v1/keys/anything/sign"] {
+        for path in ["/v1/keys", "/v1/keys/anything/sign", "/v1/keys/anything/sign-batch"] {
             let reply = post_raw(&api, path, body.to_vec()).await;
             assert_problem(name, &reply, 400, "malformed-json");
         }
@@ -284,7 +284,6 @@ async fn routes_and_methods_that_do_not_exist_are_problems_too() {
         ("GET", "//v1/keys"),
         ("GET", "/v1/./keys"),
         ("GET", "/V1/KEYS"),
-        ("POST", "/v1/keys/a/sign-batch"),
         ("POST", "/v1/keys/a/b/sign"),
         ("GET", "/metrics"),
         ("POST", "/api/v1/eth1/sign/00"),
@@ -298,6 +297,7 @@ async fn routes_and_methods_that_do_not_exist_are_problems_too() {
         ("PUT", "/v1/keys/a"),
         ("PATCH", "/v1/keys/a"),
         ("GET", "/v1/keys/a/sign"),
+        ("GET", "/v1/keys/a/sign-batch"),
         ("POST", "/v1/attestation"),
         ("POST", "/healthz"),
         ("PATCH", "/openapi.json"),

@@ -63,6 +63,17 @@ async fn every_documented_call_answers_in_the_documented_form() {
         let reply = api.sign(key_id, json!({ "payload": message, "scheme": scheme })).await.expect("a reply");
         replies.push(judged("post", "/v1/keys/{key_id}/sign", &reply));
     }
+    for (key_id, payloads, path) in [
+        ("contract", json!([message, { "type": "message", "message": "00" }]), None),
+        ("contract-2", json!([message, { "type": "message", "message": "00" }]), None),
+        ("contract", json!([]), None),
+        ("contract", json!([message]), Some("m/0")),
+        ("unknown", json!([message]), None),
+    ] {
+        let body = json!({ "payloads": payloads, "path": path });
+        let reply = api.sign_batch(key_id, body).await.expect("a reply");
+        replies.push(judged("post", "/v1/keys/{key_id}/sign-batch", &reply));
+    }
     replies.extend(changes(&scene, &api).await);
     replies.extend(seeds(&api).await);
     replies.extend(custody::replies().await.iter().map(|(path, reply)| judged("post", path, reply)));

@@ -186,9 +186,15 @@ async fn a_rewrapped_key_signs_once_the_old_kms_key_is_gone() {
         .await
         .expect("disabled");
     it.signs("a").await;
-    // The other host has the old record cached, learns that it does not open, and reads the new one.
-    let signed = other.sign("a", message).await.expect("a reply");
+    // The other host has the old record cached, learns that it does not open, and reads the new one. What it did not
+    // send keeps its place meanwhile.
+    let digest = json!({ "type": "digest", "digest": "11".repeat(32) });
+    let payloads = json!([digest, message["payload"], digest, message["payload"]]);
+    let signed = other.sign_batch("a", json!({ "payloads": payloads })).await.expect("a reply");
     assert_eq!(signed.status.as_u16(), 200, "{}", signed.body);
+    let results = signed.body["results"].as_array().expect("results");
+    let places: Vec<bool> = results.iter().map(|result| result["signature"].is_string()).collect();
+    assert_eq!(places, [false, true, false, true], "{}", signed.body);
 }
 
 #[tokio::test]
