@@ -29,3 +29,4 @@ pub mod stored_record;
 pub mod tls;
 pub mod transport;
 pub mod verify;
+pub mod workers;

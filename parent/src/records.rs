@@ -1,11 +1,11 @@
 //! The records that the parent works with: from the store, and cached. The cache saves reading, never
 //! judging: a record that the enclave refuses is not kept.
 //!
-//! A cached record is good for `cache_seconds`; then the store is asked again. While the store is away
+//! A cached record is good for `cache_seconds`, or for a moment where its file is looked at; then the store is asked again. While the store is away
 //! or gives nothing readable, what it last had is what there is, for `cache_stale_seconds`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::ops::compute::Op;
@@ -65,9 +65,14 @@ struct Cached {
     accepted: bool,
     /// It is not known whether the store has changed.
     doubtful: AtomicBool,
+    /// When its file was last looked at, in milliseconds after `as_of`.
+    looked_at: AtomicU64,
     /// When the store last had no answer about it. Held by whoever asks; others wait for the answer.
     refused_at: tokio::sync::Mutex<Option<Instant>>,
 }
+
+/// How long a look at a file counts. Each costs a hop to a thread that may wait for a disk.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a request for a cached record waits for the store.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -326,9 +331,12 @@ impl Records {
         }
     }
 
-    /// Whether a cached record can be used without reading it again. A file can be looked at instead, each
-    /// time, so that a change shows at once.
+    /// Whether a cached record can be used without reading it again. A file can be looked at instead, so that a
+    /// change shows within [`LOOK`].
     async fn is_good(&self, key_id: &KeyId, cached: &Cached) -> bool {
+        if matches!(cached.record.revision, Revision::File(_)) && !cached.is_to_be_looked_at() {
+            return true;
+        }
         match timeout(PATIENCE, self.store.is_current(key_id, &cached.record.revision)).await {
             Ok(Ok(Some(current))) => current,
             Ok(Ok(None)) => !cached.doubtful.load(Ordering::Relaxed) && cached.as_of.elapsed() < self.lifetime,
@@ -358,6 +366,7 @@ impl Records {
                 as_of,
                 accepted,
                 doubtful: AtomicBool::new(false),
+                looked_at: AtomicU64::new(0),
                 refused_at: tokio::sync::Mutex::default(),
             })),
         });
@@ -373,6 +382,14 @@ impl Records {
 }
 
 impl Cached {
+    /// Whether it is this request's turn to look at the file. Others use what there is meanwhile.
+    fn is_to_be_looked_at(&self) -> bool {
+        let now = u64::try_from(self.as_of.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last = self.looked_at.load(Ordering::Relaxed);
+        let due = Duration::from_millis(now - last.min(now)) >= LOOK || self.doubtful.load(Ordering::Relaxed);
+        due && self.looked_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
     /// Whether the store is being asked about it, or was a moment ago and had no answer.
     fn is_asked_about(&self) -> bool {
         self.refused_at.try_lock().map_or(true, |refused_at| is_recent(*refused_at))

@@ -21,6 +21,7 @@ use crate::kms_proxy::{self, Remote};
 use crate::records::Records;
 use crate::tls::Acceptor;
 use crate::transport::Listener;
+use crate::workers::Workers;
 
 /// Why the daemon did not start. The operator is to blame, or the machine.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,9 @@ pub enum ServeError {
     /// The SDK was built without a provider chain.
     #[error("the AWS SDK has no credential provider chain")]
     NoProviderChain,
+    /// The threads that serve callers cannot be started.
+    #[error("cannot start the threads that serve callers: {0}")]
+    Workers(std::io::Error),
     /// Signals cannot be received.
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
@@ -68,7 +72,9 @@ pub async fn serve(loaded: Loaded) -> Result<(), ServeError> {
     let credentials = CredentialFeed::new(aws.credentials_provider().ok_or(ServeError::NoProviderChain)?);
     tokio::spawn(credentials.clone().keep_fresh());
     let store = KeyStore::open(&config.store, &aws).map_err(ServeError::Store)?;
-    let enclave = EnclaveClient::start(config.enclave.address.clone(), enclave_bytes, credentials.clone())?;
+    let workers = Workers::start().map_err(ServeError::Workers)?;
+    let address = config.enclave.address.clone();
+    let enclave = EnclaveClient::start(address, enclave_bytes, credentials.clone(), workers.clone())?;
 
     let identities = config.identities();
     let listener = TcpListener::bind(config.listen).await.map_err(|e| cannot_listen(&config.listen, e))?;
@@ -87,7 +93,7 @@ pub async fn serve(loaded: Loaded) -> Result<(), ServeError> {
     let connections = usize::try_from(config.limits.connections).unwrap_or(usize::MAX);
     // A request may use its whole time; then its reply still has to be written.
     let drain = config.limits.request_timeout() + Duration::from_secs(2);
-    http::serve(Entrance { listener, tls }, app.router(), connections, drain, stop).await;
+    http::serve(Entrance { listener, tls, workers }, app.router(), connections, drain, stop).await;
     info!("stopped");
     Ok(())
 }

@@ -31,6 +31,18 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often it is said again that a certificate is about to expire.
 const REMINDER: Duration = Duration::from_secs(24 * 3600);
 
+/// The name of HTTP/2 in the handshake (RFC 7301).
+const HTTP2: &[u8] = b"h2";
+
+/// The other side of a connection.
+#[derive(Debug)]
+pub struct Client {
+    /// The certificate that it proved to own, if it showed one that has a DNS name.
+    pub certificate: Option<ClientCertificate>,
+    /// Whether HTTP/2 is spoken; otherwise HTTP/1.1.
+    pub knows_http2: bool,
+}
+
 /// Makes TLS of new connections. Its clones follow the same files.
 #[derive(Debug, Clone)]
 pub struct Acceptor(watch::Receiver<Arc<ServerConfig>>);
@@ -47,13 +59,12 @@ impl Acceptor {
         acceptor
     }
 
-    /// Shakes hands: the connection, and the certificate that its client proved to own, if it shows one
-    /// that has a DNS name. Sets no deadline.
+    /// Shakes hands: the connection, and what its client showed of itself. Sets no deadline.
     ///
     /// # Errors
     /// The client's, or the network's: no TLS, no common version, a certificate that nobody of
     /// `client_ca` issued or that is out of date, none where one is required.
-    pub async fn accept<S>(&self, stream: S) -> io::Result<(TlsStream<S>, Option<ClientCertificate>)>
+    pub async fn accept<S>(&self, stream: S) -> io::Result<(TlsStream<S>, Client)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -62,7 +73,8 @@ impl Acceptor {
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(|chain| chain.first());
         let certificate = leaf.and_then(|leaf| ClientCertificate::of(leaf));
-        Ok((stream, certificate))
+        let knows_http2 = session.alpn_protocol() == Some(HTTP2);
+        Ok((stream, Client { certificate, knows_http2 }))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::transport::Stream;
 
 /// A connection. Clones share it; it closes when told to, or by itself when anything is wrong with it.
 #[derive(Clone)]
-pub struct Connection {
+pub(super) struct Connection {
     shared: Arc<Shared>,
     queue: mpsc::UnboundedSender<Queued>,
 }

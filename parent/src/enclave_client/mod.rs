@@ -1,8 +1,9 @@
-//! The parent's side of the enclave socket: typed calls with deadlines over one multiplexed
-//! connection that a supervisor keeps up and configured. It believes the enclave's replies but not
+//! The parent's side of the enclave socket: typed calls with deadlines over multiplexed connections, one
+//! for each worker, that a supervisor keeps up and configured. It believes the enclave's replies but not
 //! their order or their number; what they mean to a caller is `problem`'s matter.
 
 mod connection;
+mod lanes;
 mod probe;
 mod supervisor;
 
@@ -19,12 +20,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::credentials::CredentialFeed;
+use crate::workers::Workers;
 use connection::{Connection, Failure, Sender};
+pub use lanes::Lanes;
 pub use probe::{ProbeError, probe};
 pub use supervisor::Status;
 use supervisor::Supervisor;
 
-/// A handle to the enclave. Clones share the connection.
+/// A handle to the enclave. Clones share the connections.
 #[derive(Debug, Clone)]
 pub struct EnclaveClient {
     status: watch::Receiver<Status>,
@@ -67,8 +70,8 @@ pub type RawDocument = ByteString<MAX_DOCUMENT>;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 impl EnclaveClient {
-    /// Keeps a connection to the enclave at `address` from now on, and the enclave configured with
-    /// exactly these bytes.
+    /// Keeps a connection per worker to the enclave at `address` from now on, and the enclave configured
+    /// with exactly these bytes.
     ///
     /// # Errors
     /// The operator's: the configuration is longer than a message takes.
@@ -76,8 +79,9 @@ impl EnclaveClient {
         address: Address,
         configuration: Vec<u8>,
         credentials: CredentialFeed,
+        workers: Workers,
     ) -> Result<Self, strongroom_protocol::TooLong> {
-        let (supervisor, status) = Supervisor::new(address, configuration.try_into()?, credentials.clone());
+        let (supervisor, status) = Supervisor::new(address, configuration.try_into()?, credentials.clone(), workers);
         tokio::spawn(supervisor.run());
         Ok(Self { status, credentials })
     }
@@ -273,12 +277,17 @@ impl EnclaveClient {
         }
     }
 
-    /// A configured connection. Waits for one only while that may help.
+    /// This worker's connection, configured. Waits for one only while that may help.
     async fn connection(&self, deadline: Instant) -> Result<Connection, CallError> {
+        if let Status::Ready { lanes, .. } = &*self.status.borrow()
+            && lanes.here().is_open()
+        {
+            return Ok(lanes.here().clone());
+        }
         let mut status = self.status.clone();
         loop {
             let wait_until = match &*status.borrow_and_update() {
-                Status::Ready { connection, .. } if connection.is_open() => return Ok(connection.clone()),
+                Status::Ready { lanes, .. } if lanes.here().is_open() => return Ok(lanes.here().clone()),
                 // The supervisor is about to notice.
                 Status::Ready { .. } => Instant::now() + PATIENCE,
                 Status::Away { since } => *since + PATIENCE,

@@ -1,5 +1,5 @@
 //! Keeps the enclave connected and configured, for ever: dial, hello, configure, credentials, then
-//! watch until the connection ends, and again. An enclave that was restarted is configured anew; one
+//! watch until a connection ends, and again. An enclave that was restarted is configured anew; one
 //! that holds another configuration is reported until someone restarts it.
 
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::connection::{Connection, Failure, Sender};
+use super::lanes::Lanes;
 use crate::credentials::CredentialFeed;
-use crate::transport::dial;
+use crate::workers::Workers;
 
 /// How the enclave is, as far as this side knows.
 #[derive(Debug, Clone)]
@@ -30,8 +31,8 @@ pub enum Status {
     ConfigurationRefused(ErrorCode),
     /// Connected and configured.
     Ready {
-        /// The connection. More of them could stand here.
-        connection: Connection,
+        /// The connections.
+        lanes: Lanes,
         /// What the enclave says of itself.
         health: Health,
     },
@@ -45,6 +46,7 @@ pub(super) struct Supervisor {
     address: Address,
     configuration: ByteString<MAX_CONFIGURATION>,
     credentials: CredentialFeed,
+    workers: Workers,
     status: watch::Sender<Status>,
 }
 
@@ -70,9 +72,10 @@ impl Supervisor {
         address: Address,
         configuration: ByteString<MAX_CONFIGURATION>,
         credentials: CredentialFeed,
+        workers: Workers,
     ) -> (Self, watch::Receiver<Status>) {
         let (status, watched) = watch::channel(Status::Away { since: Instant::now() });
-        (Self { address, configuration, credentials, status }, watched)
+        (Self { address, configuration, credentials, workers, status }, watched)
     }
 
     /// Runs for ever.
@@ -84,13 +87,13 @@ impl Supervisor {
             // Subscribed before the enclave gets what there is, so that nothing published later is missed.
             let news = self.credentials.changes();
             match self.connect().await {
-                Ok((connection, health)) => {
+                Ok((lanes, health)) => {
                     pause = FIRST_PAUSE;
                     told = None;
                     let owed = self.owes_credentials(&health);
-                    self.announce(Status::Ready { connection: connection.clone(), health });
-                    self.watch_over(&connection, news, owed).await;
-                    connection.close();
+                    self.announce(Status::Ready { lanes: lanes.clone(), health });
+                    self.watch_over(&lanes, news, owed).await;
+                    lanes.close();
                     self.announce(Status::Away { since: Instant::now() });
                 }
                 Err(status) => {
@@ -109,23 +112,25 @@ impl Supervisor {
         }
     }
 
-    /// One attempt, from dialling to a configured connection.
-    async fn connect(&self) -> Result<(Connection, Health), Status> {
-        let stream = dial(&self.address).await.map_err(|error| {
+    /// One attempt, from dialling to an enclave that is configured.
+    async fn connect(&self) -> Result<(Lanes, Health), Status> {
+        let lanes = Lanes::open(&self.address, &self.workers).await.map_err(|error| {
             debug!(%error, "the enclave cannot be reached");
             self.away()
         })?;
-        let connection = Connection::open(stream);
-        let health = self.prepare(&connection).await.inspect_err(|_| connection.close())?;
-        Ok((connection, health))
+        let health = self.prepare(&lanes).await.inspect_err(|_| lanes.close())?;
+        Ok((lanes, health))
     }
 
-    async fn prepare(&self, connection: &Connection) -> Result<Health, Status> {
-        match ask(connection, Request::Hello { version: VERSION }, STEP_DEADLINE).await {
-            Ok(Response::Hello { version: VERSION }) => {}
-            Ok(_) | Err(Failure::Refused(ErrorCode::UnsupportedVersion)) => return Err(Status::OtherVersion),
-            Err(_) => return Err(self.away()),
+    async fn prepare(&self, lanes: &Lanes) -> Result<Health, Status> {
+        for connection in lanes.all() {
+            match ask(connection, Request::Hello { version: VERSION }, STEP_DEADLINE).await {
+                Ok(Response::Hello { version: VERSION }) => {}
+                Ok(_) | Err(Failure::Refused(ErrorCode::UnsupportedVersion)) => return Err(Status::OtherVersion),
+                Err(_) => return Err(self.away()),
+            }
         }
+        let connection = lanes.first();
         let configure = Request::Configure { configuration: self.configuration.clone() };
         match ask(connection, configure, STEP_DEADLINE).await {
             Ok(Response::Configured) => {}
@@ -140,25 +145,27 @@ impl Supervisor {
         }
     }
 
-    /// Returns when the connection is of no more use. `owed`: the enclave has yet to take the current
+    /// Returns when one of the connections is of no more use. `owed`: the enclave has yet to take the current
     /// credentials.
-    async fn watch_over(&self, connection: &Connection, mut news: News, mut owed: bool) {
+    async fn watch_over(&self, lanes: &Lanes, mut news: News, mut owed: bool) {
         loop {
             tokio::select! {
-                () = connection.closed() => return,
+                () = lanes.one_closed() => return,
                 Ok(()) = news.changed() => owed = true,
                 () = sleep(if owed { PUSH_AGAIN } else { PING_EVERY }) => {}
             }
             if owed {
-                owed = !push_credentials(connection, &self.credentials).await;
+                owed = !push_credentials(lanes.first(), &self.credentials).await;
             }
-            match pulse(connection).await {
-                Pulse::Health(health) => {
-                    owed |= self.owes_credentials(&health);
-                    self.update(health);
+            for connection in lanes.all() {
+                match pulse(connection).await {
+                    Pulse::Health(health) => {
+                        owed |= self.owes_credentials(&health);
+                        self.update(health);
+                    }
+                    Pulse::Alive => {}
+                    Pulse::Dead => return,
                 }
-                Pulse::Alive => {}
-                Pulse::Dead => return,
             }
         }
     }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::{CallError, EnclaveClient, Status};
 use crate::credentials::CredentialFeed;
+use crate::workers::Workers;
 
 /// What the enclave does with a frame: answers to send, or `None` to hang up.
 type Behaviour = fn(RequestFrame, &mut Memory) -> Option<Vec<ResponseFrame>>;
@@ -44,7 +45,8 @@ impl Bench {
         let path = folder.path().join("enclave");
         let credentials = AwsCredentials::new("AKIA", "secret", None, None, "test");
         let feed = CredentialFeed::new(SharedCredentialsProvider::new(credentials));
-        let client = EnclaveClient::start(Address::Unix(path.clone()), b"{}".to_vec(), feed.clone()).expect("short");
+        let address = Address::Unix(path.clone());
+        let client = EnclaveClient::start(address, b"{}".to_vec(), feed.clone(), Workers::here()).expect("short");
         Self { _folder: folder, path, feed, client }
     }
 
@@ -228,7 +230,7 @@ async fn a_late_reply_is_dropped_and_the_connection_stays() {
     bench.until(|status| matches!(status, Status::Ready { .. })).await;
     assert_eq!(bench.sign(Duration::from_millis(50)).await.err(), Some(CallError::Deadline));
     assert!(bench.sign(SECONDS).await.is_ok());
-    assert!(matches!(bench.client.status(), Status::Ready { connection, .. } if connection.is_open()));
+    assert!(matches!(bench.client.status(), Status::Ready { lanes, .. } if lanes.here().is_open()));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
@@ -55,7 +56,7 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         if matches!(app.identities, Identities::AnyLocalCaller) {
-            refuse_web_pages(&parts.headers)?;
+            refuse_web_pages(parts)?;
         }
         let shown = match parts.extensions.get::<ClientCertificate>() {
             _ if parts.headers.contains_key(header::AUTHORIZATION) => {
@@ -76,12 +77,17 @@ impl FromRequestParts<App> for Caller {
 /// browser on this machine is not such a caller. Where its requests name this machine, the browser says
 /// that they come from a page (`Origin`, Fetch standard; `Sec-Fetch-Site`, Fetch Metadata); where DNS makes
 /// the page's own name point here (DNS rebinding), they carry that name.
-fn refuse_web_pages(headers: &HeaderMap) -> Result<(), Problem> {
+fn refuse_web_pages(Parts { headers, uri, .. }: &Parts) -> Result<(), Problem> {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     if headers.contains_key(header::ORIGIN) || site.is_some_and(|site| site != b"none") {
         return Err(Problem::new(Kind::Forbidden, "Without identities, requests of web pages are not served."));
     }
-    let host = single(headers, &header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    // Over HTTP/2 the host stands in `:authority`; a Host beside it must not say otherwise (RFC 9113 section 8.3.1).
+    let header = single(headers, &header::HOST).and_then(|host| host.to_str().ok());
+    let host = match (uri.authority().map(Authority::as_str), header) {
+        (Some(authority), Some(header)) if authority != header => "",
+        (authority, header) => authority.or(header).unwrap_or_default(),
+    };
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
         _ => host,

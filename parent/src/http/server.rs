@@ -1,5 +1,5 @@
 //! Callers' connections: how many, how long they may dawdle, and how they end when the process is told
-//! to. HTTP/1.1, inside TLS where there is a certificate; what is asked over them is the router's matter,
+//! to. HTTP/1.1 or HTTP/2, inside TLS where there is a certificate; what is asked over them is the router's matter,
 //! and who a client certificate speaks for, `auth`'s.
 
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -20,7 +20,8 @@ use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
-use crate::tls::{Acceptor, ClientCertificate};
+use crate::tls::{Acceptor, Client};
+use crate::workers::Workers;
 
 /// How long a caller may take to agree on TLS.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -33,6 +34,19 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The bytes that a request's head may have.
 const MAX_HEAD: usize = 64 * 1024;
+/// The same of a request over HTTP/2, where the fields come without their names' repetition.
+const MAX_HEADERS: u32 = 16 * 1024;
+
+/// Requests in flight on one HTTP/2 connection. More wait at the caller's.
+const MAX_STREAMS: u32 = 256;
+
+/// What an HTTP/2 caller may send of one body, and of all on its connection, before it is read: no connection
+/// takes more memory than this beside the bodies that are counted.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// How often an HTTP/2 caller is asked whether it still lives; it has [`HEAD_DEADLINE`] to say so.
+const PING_EVERY: Duration = Duration::from_secs(10);
 
 /// Where callers come in: from a listener alone, over plain HTTP.
 #[derive(Debug)]
@@ -41,11 +55,13 @@ pub struct Entrance {
     pub listener: TcpListener,
     /// Makes TLS of its connections.
     pub tls: Option<Acceptor>,
+    /// Who serves them.
+    pub workers: Workers,
 }
 
 impl From<TcpListener> for Entrance {
     fn from(listener: TcpListener) -> Self {
-        Self { listener, tls: None }
+        Self { listener, tls: None, workers: Workers::here() }
     }
 }
 
@@ -58,7 +74,7 @@ pub async fn serve(
     drain: Duration,
     stop: impl Future<Output = ()>,
 ) {
-    let Entrance { listener, tls } = entrance.into();
+    let Entrance { listener, tls, workers } = entrance.into();
     let places = Arc::new(Semaphore::new(max_connections));
     let draining = watch::Sender::new(false);
     let mut connections = JoinSet::new();
@@ -73,13 +89,16 @@ pub async fn serve(
                 Ok((stream, caller)) => {
                     // Replies are small and awaited; a failure only makes them slower.
                     let _ = stream.set_nodelay(true);
-                    let draining = draining.subscribe();
-                    let connection = receive(stream, tls.clone(), router.clone(), draining, WRITE_DEADLINE)
-                        .instrument(debug_span!("connection", %caller));
-                    connections.spawn(async move {
-                        connection.await;
+                    let (tls, router, draining) = (tls.clone(), router.clone(), draining.subscribe());
+                    let connection = async move {
+                        // From the acceptor's runtime to the worker's.
+                        if let Ok(stream) = stream.into_std().and_then(TcpStream::from_std) {
+                            let knows_http2 = tls.is_none() && begins_http2(&stream, draining.clone()).await;
+                            receive(stream, knows_http2, tls, router, draining, WRITE_DEADLINE).await;
+                        }
                         drop(place);
-                    });
+                    };
+                    connections.spawn_on(connection.instrument(debug_span!("connection", %caller)), workers.next());
                 }
                 Err(error) => {
                     warn!(%error, "a connection cannot be accepted");
@@ -100,8 +119,31 @@ pub async fn serve(
     }
 }
 
+/// Whether the first thing that comes is the preface of HTTP/2 (RFC 9113 section 3.4): clients that speak it
+/// without TLS know beforehand that the server does. No method of HTTP/1.1 begins like it.
+async fn begins_http2(stream: &TcpStream, mut draining: watch::Receiver<bool>) -> bool {
+    const PREFACE: &[u8] = b"PRI ";
+    let look = async {
+        let mut first = [0; PREFACE.len()];
+        loop {
+            match stream.peek(&mut first).await {
+                Ok(length) if length == PREFACE.len() => return first == *PREFACE,
+                Ok(length) if length > 0 && first.get(..length) == PREFACE.get(..length) => {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                Ok(_) | Err(_) => return false,
+            }
+        }
+    };
+    tokio::select! {
+        seen = timeout(HEAD_DEADLINE, look) => seen.unwrap_or_default(),
+        _ = draining.wait_for(|draining| *draining) => false,
+    }
+}
+
 async fn receive<S>(
     stream: S,
+    knows_http2: bool,
     tls: Option<Acceptor>,
     router: Router,
     mut draining: watch::Receiver<bool>,
@@ -115,47 +157,66 @@ async fn receive<S>(
     stream.set_write_timeout(Some(write_deadline));
     let stream = Box::pin(stream);
     let Some(tls) = tls else {
-        return converse(stream, None, router, draining).await;
+        return converse(stream, Client { certificate: None, knows_http2 }, router, draining).await;
     };
     let accepted = tokio::select! {
         accepted = timeout(HANDSHAKE_DEADLINE, tls.accept(stream)) => accepted,
         _ = draining.wait_for(|draining| *draining) => return,
     };
     match accepted {
-        Ok(Ok((stream, certificate))) => converse(stream, certificate, router, draining).await,
+        Ok(Ok((stream, client))) => converse(stream, client, router, draining).await,
         // Whoever reaches the port can do this as often as he likes: not for the operator's log.
         Ok(Err(error)) => debug!(%error, "a TLS handshake failed"),
         Err(_) => debug!("a TLS handshake took too long"),
     }
 }
 
-async fn converse<S>(
-    stream: S,
-    certificate: Option<ClientCertificate>,
-    router: Router,
-    mut draining: watch::Receiver<bool>,
-) where
+async fn converse<S>(stream: S, client: Client, router: Router, mut draining: watch::Receiver<bool>)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Client { certificate, knows_http2 } = client;
     let service = router.map_request(move |mut request: Request<Incoming>| {
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
         }
         request
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    tokio::pin!(connection);
+    let (stream, service) = (TokioIo::new(stream), TowerToHyperService::new(service));
     // How a connection ends is its caller's matter, also if it ends badly.
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        _ = draining.wait_for(|draining| *draining) => {}
+    macro_rules! until_drained {
+        ($connection:expr) => {{
+            let connection = $connection;
+            tokio::pin!(connection);
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                _ = draining.wait_for(|draining| *draining) => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }};
     }
-    connection.as_mut().graceful_shutdown();
-    let _ = connection.await;
+    if knows_http2 {
+        until_drained!(
+            http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING_EVERY)
+                .keep_alive_timeout(HEAD_DEADLINE)
+                .max_concurrent_streams(MAX_STREAMS)
+                .max_header_list_size(MAX_HEADERS)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .serve_connection(stream, service)
+        );
+    } else {
+        until_drained!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_DEADLINE)
+                .max_buf_size(MAX_HEAD)
+                .serve_connection(stream, service)
+        );
+    }
 }
 
 #[cfg(test)]
@@ -172,7 +233,7 @@ mod tests {
         let (client, server) = duplex(1024);
         let connection = async move {
             let never_drained = watch::Sender::new(false);
-            receive(server, None, router, never_drained.subscribe(), write_deadline).await;
+            receive(server, false, None, router, never_drained.subscribe(), write_deadline).await;
         };
         (client, tokio::spawn(connection))
     }

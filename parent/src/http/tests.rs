@@ -22,6 +22,7 @@ use crate::key_state::StateName;
 use crate::key_store::{Directory, KeyStore};
 use crate::records::Records;
 use crate::stored_record::tests::sample;
+use crate::workers::Workers;
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -43,7 +44,7 @@ impl Bench {
         let nobody = Address::Unix(folder.path().join("enclave"));
         let app = App::new(Parts {
             identities,
-            enclave: EnclaveClient::start(nobody, b"{}".to_vec(), credentials.clone()).expect("short"),
+            enclave: EnclaveClient::start(nobody, b"{}".to_vec(), credentials.clone(), Workers::here()).expect("short"),
             records: Records::new(store, &Limits::default()),
             credentials,
             request_timeout: Duration::from_millis(500),

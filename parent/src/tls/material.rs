@@ -20,6 +20,7 @@ use tokio_rustls::rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig}
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::HTTP2;
 use crate::config::{self, ClientCertificates};
 
 /// Longest file: thousands of authorities.
@@ -112,7 +113,7 @@ impl Material {
         };
         let key = private_key(&files.key, &contents.key)?;
         let mut config = builder.with_single_cert(chain, key).map_err(|error| refused(files, &error))?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
         // Every connection proves itself anew: of a resumed one, nobody looks at the dates or the authority of
         // its client certificate again.
         config.session_storage = Arc::new(NoServerSessionStorage {});
