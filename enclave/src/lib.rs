@@ -3,7 +3,7 @@
 //! A library so that `strongroom-enclave` (real hardware) and the tests' `dev-enclave` are the same
 //! code but for the [`Attestor`] that they hand in. A request comes in by `server`, is served by
 //! `service`, which asks `keyring` for the key (`wrapping` opens its record), `policy` for permission (`derive` makes keys
-//! below a seed) and `sign` for the signature. What custodians bring and take home passes `custody`.
+//! below a seed) and `signing` for the signature, which `sign` makes. What custodians bring and take home passes `custody`.
 
 mod attest;
 mod boot;
@@ -19,6 +19,7 @@ mod secret;
 mod server;
 mod service;
 mod sign;
+mod signing;
 mod transport;
 mod wrapping;
 

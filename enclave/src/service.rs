@@ -1,26 +1,23 @@
 //! What the enclave does for each request, and in which state: before and after its configuration is
 //! measured. Decides the order of steps; each step's own decision is made where it belongs.
 
-use std::num::NonZero;
 use std::sync::{Arc, OnceLock};
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use strongroom_protocol::{
     Address, Configuration, ConfigurationPin, Created, ErrorCode, Health, KeyDescription, Measurement, Nonce,
-    Operation, Origin, Payload, Request, Response, Scheme, Signature, VERSION,
+    Operation, Origin, Request, Response, VERSION,
 };
-use tokio::sync::{Mutex, Semaphore};
-use tokio::task::spawn_blocking;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::attest::{Nsm, NsmError};
 use crate::custody::{Custody, check_recipients};
 use crate::keyring::{Keyring, Limits};
 use crate::kms::{CredentialStore, DEADLINE, Kms};
-use crate::policy::{Denied, OutOfReach, Reached, authorize, reach};
+use crate::policy::{OutOfReach, reach};
 use crate::secret::KeyMaterial;
-use crate::sign::{GROUP, SignError, sign};
+use crate::signing::Signing;
 use crate::transport::Peer;
 use crate::wrapping::Wrapping;
 
@@ -32,8 +29,7 @@ pub(crate) struct Service {
     /// The image's.
     pin: Option<ConfigurationPin>,
     credentials: CredentialStore,
-    /// Parts of long lists that are signed at one time: one on each core, and one more, so that no core waits for its next.
-    cores: Arc<Semaphore>,
+    signing: Signing,
     configured: OnceLock<Configured>,
     /// One Configure at a time; whether measuring has failed for good.
     configuring: Mutex<Measuring>,
@@ -72,7 +68,7 @@ impl Service {
             debug_mode,
             pin,
             credentials: CredentialStore::empty(),
-            cores: Arc::new(Semaphore::new(available_parallelism().map_or(1, NonZero::get) + 1)),
+            signing: Signing::default(),
             configured: OnceLock::new(),
             configuring: Mutex::new(Measuring::Open),
         })
@@ -130,7 +126,7 @@ impl Service {
             Request::Sign { record, scheme, path, payloads } => {
                 let key = self.serving(Some(Operation::Sign))?.keyring.open(&record).await?;
                 let reached = reach(&key, path.as_ref()).map_err(out_of_reach)?;
-                Ok(Response::Signed(self.sign_all(reached, scheme, payloads).await))
+                Ok(Response::Signed(self.signing.sign(reached, scheme, payloads).await))
             }
             Request::DerivePublicKey { record, path } => {
                 let key = self.serving(None)?.keyring.open(&record).await?;
@@ -138,19 +134,6 @@ impl Service {
                 Ok(Response::PublicKey { public_key: reached.public_key(), addresses: reached.addresses() })
             }
         }
-    }
-
-    /// Signs a list, in its order. Who asks for little waits for no thread.
-    async fn sign_all(
-        &self,
-        reached: Reached,
-        scheme: Option<Scheme>,
-        payloads: Vec<Payload>,
-    ) -> Vec<Result<Signature, ErrorCode>> {
-        if payloads.len() <= GROUP {
-            return sign_part(&reached, scheme, payloads);
-        }
-        in_parts(&self.cores, payloads, move |part| sign_part(&reached, scheme, part)).await
     }
 
     /// The configured part, if this key operation is served at all.
@@ -252,67 +235,6 @@ fn in_time<T>(work: impl Future<Output = Result<T, ErrorCode>>) -> impl Future<O
     async { in_time.await.unwrap_or(Err(ErrorCode::KmsTimeout)) }
 }
 
-/// Does `work` on a long list in equal parts of at most [`GROUP`], on threads of their own and on all cores. Lists that
-/// come at one time take turns, part by part, for a list waits for one core at a time. The results are in the list's
-/// order; a part that panics has none but `Internal`.
-async fn in_parts<T: Send + 'static>(
-    cores: &Arc<Semaphore>,
-    list: Vec<T>,
-    work: impl Fn(Vec<T>) -> Vec<Result<Signature, ErrorCode>> + Clone + Send + 'static,
-) -> Vec<Result<Signature, ErrorCode>> {
-    let count = list.len();
-    let length = count.div_ceil(count.div_ceil(GROUP).max(1));
-    let (mut list, mut parts) = (list.into_iter(), Vec::new());
-    while list.len() > 0 {
-        let part: Vec<_> = list.by_ref().take(length).collect();
-        let core = Arc::clone(cores).acquire_owned().await;
-        let (length, work) = (part.len(), work.clone());
-        let results = spawn_blocking(move || {
-            let _core = core;
-            work(part)
-        });
-        parts.push((length, results));
-    }
-    let mut results = Vec::with_capacity(count);
-    for (length, part) in parts {
-        results.extend(part.await.unwrap_or_else(|_| vec![Err(ErrorCode::Internal); length]));
-    }
-    results
-}
-
-/// Signs what the key's policy allows of a part of a list. Each result is where its payload was.
-fn sign_part(reached: &Reached, scheme: Option<Scheme>, payloads: Vec<Payload>) -> Vec<Result<Signature, ErrorCode>> {
-    let mut authorized = Vec::with_capacity(payloads.len());
-    let mut results: Vec<_> = Vec::with_capacity(payloads.len());
-    for (place, payload) in payloads.into_iter().enumerate() {
-        results.push(Err(match authorize(reached, scheme, payload) {
-            Ok(payload) => {
-                authorized.push((place, payload));
-                // Until it is signed.
-                ErrorCode::Internal
-            }
-            Err(Denied) => ErrorCode::PayloadDenied,
-        }));
-    }
-    let (places, authorized): (Vec<_>, Vec<_>) = authorized.into_iter().unzip();
-    for (place, signed) in places.into_iter().zip(sign(authorized)) {
-        if let Some(result) = results.get_mut(place) {
-            *result = signed.map_err(not_signed);
-        }
-    }
-    results
-}
-
-fn not_signed(error: SignError) -> ErrorCode {
-    match error {
-        SignError::PayloadInvalid => ErrorCode::PayloadInvalid,
-        SignError::CheckFailed => {
-            tracing::error!("a signature failed its check and was not released");
-            ErrorCode::Internal
-        }
-    }
-}
-
 fn out_of_reach(error: OutOfReach) -> ErrorCode {
     match error {
         OutOfReach::PathRequired => ErrorCode::PathRequired,
@@ -328,6 +250,3 @@ fn created(created: Created) -> Result<Response, ErrorCode> {
 fn reply_document(document: Vec<u8>) -> Result<Response, ErrorCode> {
     document.try_into().map(Response::Document).map_err(|_| ErrorCode::AttestationFailed)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,11 +1,13 @@
-//! How long lists are signed.
+//! How long lists, and payloads that come one by one, are signed.
 
 use std::collections::HashSet;
 use std::sync::Mutex as Lock;
 
-use strongroom_protocol::{Algorithm, Binding, ByteArray, HashFunction, KeyId, PayloadKind, Policy};
+use strongroom_protocol::{Algorithm, Binding, ByteArray, HashFunction, KeyId, Origin, PayloadKind, Policy};
 
 use super::*;
+use crate::policy::reach;
+use crate::secret::KeyMaterial;
 use crate::wrapping::{OpenedKey, OpenedSecret};
 
 /// A result that tells which item it is of.
@@ -69,15 +71,7 @@ async fn a_long_list_does_not_hold_up_another() {
 /// What is denied, what does not fit and what is signed, each in its place, in lists of one part and of many.
 #[tokio::test]
 async fn every_payload_is_authorized_by_itself() {
-    let material = KeyMaterial::fill(32, |bytes| {
-        bytes.fill(7);
-        Ok::<(), ()>(())
-    });
-    let secret = OpenedSecret::new(Algorithm::Secp256k1, &material.expect("filled")).expect("a key");
-    let policy = Policy::new(vec![PayloadKind::Message], 0).expect("valid");
-    let key_id: KeyId = "test".parse().expect("valid");
-    let binding = Binding::new(&key_id, Algorithm::Secp256k1, &secret.public_key(), Origin::Generated, &policy);
-    let reached = reach(&Arc::new(OpenedKey { secret, policy, binding }), None).expect("no seed");
+    let reached = key(7);
     let payload = |item: usize| match item % 7 {
         0 => Payload::Digest(ByteArray([1; 32])),
         1 => Payload::Message { message: b"m".as_slice().try_into().expect("short"), hash: None },
@@ -100,4 +94,58 @@ async fn every_payload_is_authorized_by_itself() {
             }
         }
     }
+}
+
+/// Payloads of different keys, that are signed together, and by several signers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn what_is_asked_for_at_one_time_is_signed_as_it_would_be_alone() {
+    let signing =
+        Arc::new(Signing { singles: Arc::new(Singles { cores: 3, ..Singles::default() }), ..Signing::default() });
+    let asked = (0..500_usize).map(|item| {
+        let message = item.to_be_bytes().as_slice().try_into().expect("short");
+        let payload = match item % 5 {
+            0 => Payload::Digest(ByteArray([1; 32])),
+            _ => Payload::Message { message, hash: Some(HashFunction::Sha256) },
+        };
+        let (signing, reached) = (Arc::clone(&signing), key(1 + (item % 3) as u8));
+        tokio::spawn(async move {
+            let signed = signing.sign(reached.clone(), None, vec![payload.clone()]).await;
+            assert_eq!(signed, sign_part(&reached, None, vec![payload]), "{item}");
+        })
+    });
+    for asked in asked.collect::<Vec<_>>() {
+        asked.await.expect("equal");
+    }
+    while signing.singles.queue().signers > 0 {
+        yield_now().await;
+    }
+}
+
+/// A signer that ends badly is missed by nobody but those whose payloads it had.
+#[tokio::test]
+async fn what_a_dead_signer_left_is_signed_by_another() {
+    let signing = Signing::default();
+    let (outcome, signed) = oneshot::channel();
+    let payload =
+        Payload::Message { message: b"m".as_slice().try_into().expect("short"), hash: Some(HashFunction::Sha256) };
+    {
+        let mut queue = signing.singles.queue();
+        queue.signers = 1;
+        queue.waiting.push_back(Single { reached: key(1), scheme: None, payload, outcome });
+    }
+    drop(Signer(Arc::clone(&signing.singles)));
+    assert!(signed.await.expect("answered").is_ok());
+}
+
+/// A key that signs messages.
+fn key(fill: u8) -> Reached {
+    let material = KeyMaterial::fill(32, |bytes| {
+        bytes.fill(fill);
+        Ok::<(), ()>(())
+    });
+    let secret = OpenedSecret::new(Algorithm::Secp256k1, &material.expect("filled")).expect("a key");
+    let policy = Policy::new(vec![PayloadKind::Message], 0).expect("valid");
+    let key_id: KeyId = "test".parse().expect("valid");
+    let binding = Binding::new(&key_id, Algorithm::Secp256k1, &secret.public_key(), Origin::Generated, &policy);
+    reach(&Arc::new(OpenedKey { secret, policy, binding }), None).expect("no seed")
 }
