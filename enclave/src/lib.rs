@@ -36,6 +36,7 @@ use attest::Nsm;
 pub use attest::{Attestor, NsmDevice, NsmError};
 pub use boot::{Image, ImageError, read_pin};
 use service::Service;
+pub use sign::RawKey;
 use transport::Listener;
 
 /// Every freed allocation is zeroed first, whoever made it. Here and not in the binaries, so that none

@@ -6,6 +6,7 @@ mod bip340;
 mod ecdsa;
 mod ed25519;
 mod public_point;
+mod raw;
 mod secp256k1;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use sha2::{Digest, Sha256};
 use sha3::Keccak256;
 use strongroom_protocol::{Curve, HashFunction, Payload, PublicKey, Scheme, Signature, addresses};
 
+pub use self::raw::RawKey;
 pub(crate) use self::secp256k1::{add_to_scalar, compressed_point};
 use crate::policy::Authorized;
 use crate::secret::Secret;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tokio::runtime::{Builder, Handle};
+use tokio::task::JoinHandle;
 
 /// More serve nobody: each has a connection to the enclave, which has 64 places.
 const MAX_WORKERS: usize = 16;
@@ -42,6 +43,11 @@ impl Workers {
     #[must_use]
     pub fn here() -> Self {
         Self { first: Handle::current(), more: Arc::default(), next: Arc::default() }
+    }
+
+    /// Runs `work` on one of them.
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.next().spawn(work)
     }
 
     /// Each in turn.

@@ -1,10 +1,12 @@
 //! `make bench`: what the appliance costs, measured from outside on real processes, in one report with a
 //! section per topic. It measures and judges nothing: no time makes it fail, only what answers wrongly.
 
+mod load;
 mod records;
 mod report;
 mod samples;
 mod seeds;
+mod speed;
 
 use std::fs;
 use std::io;
@@ -19,6 +21,8 @@ use report::Report;
 /// What there is a section on.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Topic {
+    /// How fast it signs, against what signing costs.
+    Speed,
     /// What the number of records costs.
     Records,
     /// What many addresses of one seed cost.
@@ -34,6 +38,7 @@ pub async fn run(directory: &Path, only: Option<Topic>) -> io::Result<()> {
     let mut report = Report::new()?;
     for topic in only.as_ref().map_or(Topic::value_variants(), std::slice::from_ref) {
         report.sections.push(match topic {
+            Topic::Speed => speed::section(directory, &mut report.ratios).await?,
             Topic::Records => records::section().await?,
             Topic::Seeds => seeds::section().await?,
         });

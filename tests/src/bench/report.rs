@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "the report is the purpose")]
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -15,6 +16,8 @@ use serde_json::{Map, Value, json};
 pub(super) struct Report {
     machine: Machine,
     pub(super) sections: Vec<Section>,
+    /// What holds on other machines too, by name.
+    pub(super) ratios: BTreeMap<&'static str, f64>,
 }
 
 /// One topic.
@@ -65,6 +68,7 @@ pub(super) struct Figure {
 /// What a value counts.
 #[derive(Clone, Copy)]
 pub(super) enum Unit {
+    Microseconds,
     Milliseconds,
     Seconds,
     PerSecond,
@@ -84,7 +88,7 @@ struct Machine {
 impl Report {
     /// An empty report, of this machine.
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { machine: Machine::this()?, sections: Vec::new() })
+        Ok(Self { machine: Machine::this()?, sections: Vec::new(), ratios: BTreeMap::new() })
     }
 
     /// Prints the report and writes it to `directory`.
@@ -125,8 +129,11 @@ impl Report {
                 (section.name.to_owned(), tables.into())
             })
             .collect();
+        let ratios: Map<String, Value> =
+            self.ratios.iter().map(|(name, ratio)| ((*name).to_owned(), rounded(*ratio))).collect();
         json!({
             "machine": { "cores": cores, "memory_gib": memory_gib, "kernel": kernel, "load": load },
+            "ratios": ratios,
             "sections": sections,
         })
     }
@@ -150,7 +157,7 @@ impl Table {
                 .columns
                 .iter()
                 .zip(&row.values)
-                .map(|(column, value)| (column.name.to_owned(), json!((value * 1000.0).round() / 1000.0)))
+                .map(|(column, value)| (column.name.to_owned(), rounded(*value)))
                 .collect();
             figures.insert("unit".to_owned(), row.unit.name().into());
             (row.name.to_owned(), figures.into())
@@ -159,9 +166,14 @@ impl Table {
     }
 }
 
+fn rounded(value: f64) -> Value {
+    json!((value * 1000.0).round() / 1000.0)
+}
+
 impl Unit {
     const fn name(self) -> &'static str {
         match self {
+            Self::Microseconds => "us",
             Self::Milliseconds => "ms",
             Self::Seconds => "s",
             Self::PerSecond => "1/s",
@@ -173,6 +185,8 @@ impl Unit {
 
     fn write(self, value: f64) -> String {
         match self {
+            _ if value.is_nan() => String::new(),
+            Self::Microseconds => format!("{value:.0} µs"),
             Self::Milliseconds if value < 10.0 => format!("{value:.2} ms"),
             Self::Milliseconds if value < 100.0 => format!("{value:.1} ms"),
             Self::Milliseconds => format!("{value:.0} ms"),

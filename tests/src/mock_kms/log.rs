@@ -32,6 +32,9 @@ pub struct Call {
     pub attested: Option<Attested>,
     /// `Success`, or the error's code.
     pub outcome: String,
+    /// From the request to the reply, in microseconds, delays on demand included.
+    #[serde(default)]
+    pub handled_us: u64,
     /// The faults that were set for this call.
     pub faults: Vec<FaultKind>,
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -60,6 +60,7 @@ async fn serve_connection(kms: Arc<Kms>, stream: TcpStream, tls: TlsAcceptor) {
 
 async fn answer(kms: Arc<Kms>, request: Request<Incoming>) -> Result<Response<ReplyBody>, io::Error> {
     let (parts, body) = request.into_parts();
+    let started = Instant::now();
     let body = Limited::new(body, MAX_REQUEST).collect().await.map_err(io::Error::other)?.to_bytes();
     let mut trail = Call { time: now_rfc3339(), request_id: random_uuid(), ..Call::default() };
     let mut faults = Vec::new();
@@ -67,6 +68,7 @@ async fn answer(kms: Arc<Kms>, request: Request<Incoming>) -> Result<Response<Re
     let request_id = trail.request_id.clone();
     trail.outcome = outcome.as_ref().err().map_or("Success", KmsError::code).to_owned();
     trail.faults.clone_from(&faults);
+    trail.handled_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     kms.log().append(trail)?;
     if faults.contains(&FaultKind::Hang) {
         std::future::pending::<()>().await;

@@ -1,0 +1,35 @@
+//! A signature and its check, and nothing around them: no policy, no group, no socket. What `make bench` measures the
+//! appliance against; the appliance itself does not use it.
+
+use strongroom_protocol::{Curve, Payload, Scheme, Signature};
+
+use super::{SigningKey, bip340, digest, ecdsa, ed25519};
+use crate::secret::{Secret, on_wiped_stack};
+
+/// A key whose secret the caller has anyway.
+pub struct RawKey(SigningKey);
+
+impl RawKey {
+    /// The key of a scalar or a seed; `None` where that is none.
+    #[must_use]
+    pub fn new(curve: Curve, secret: &[u8; 32]) -> Option<Self> {
+        on_wiped_stack(|| SigningKey::new(curve, &Secret::from(secret))).ok().map(Self)
+    }
+
+    /// Signs and checks; `None` where `payload` does not fit.
+    #[must_use]
+    pub fn sign(&self, scheme: Scheme, payload: &Payload) -> Option<Signature> {
+        let signed = match (&self.0, scheme, payload) {
+            (SigningKey::Secp256k1(key), Scheme::Ecdsa, _) => {
+                let item = ecdsa::Item { key, digest: digest(payload).ok()?, payload };
+                ecdsa::sign(&[item]).pop()?
+            }
+            (SigningKey::Secp256k1(key), Scheme::Bip340, _) => bip340::sign(key, payload),
+            (SigningKey::Ed25519(key), Scheme::Ed25519, Payload::Message { message, hash: None }) => {
+                ed25519::sign(&[ed25519::Item { key, message }]).pop()?
+            }
+            _ => return None,
+        };
+        signed.ok()
+    }
+}
