@@ -97,6 +97,10 @@ pub struct Limits {
     pub request_timeout_seconds: u32,
     /// Connections of callers at one time; more wait to be accepted.
     pub connections: u32,
+    /// Requests served at one time; more are refused at once. Probes do not count.
+    pub requests: u32,
+    /// The same of one identity.
+    pub requests_per_identity: u32,
     /// Records cached at one time.
     pub cache_records: u32,
     /// How long a cached record is used without asking the store again, in seconds; 0 turns the cache off.
@@ -259,6 +263,12 @@ impl Limits {
         if !(1..=100_000).contains(&self.connections) {
             return Err(("limits.connections".to_owned(), "must be 1 to 100000"));
         }
+        if !(1..=4096).contains(&self.requests) {
+            return Err(("limits.requests".to_owned(), "must be 1 to 4096, which is what the enclave takes"));
+        }
+        if !(1..=4096).contains(&self.requests_per_identity) {
+            return Err(("limits.requests_per_identity".to_owned(), "must be 1 to 4096"));
+        }
         Ok(())
     }
 }
@@ -268,6 +278,8 @@ impl Default for Limits {
         Self {
             request_timeout_seconds: 10,
             connections: 1024,
+            requests: 1024,
+            requests_per_identity: 768,
             cache_records: 100_000,
             cache_seconds: 60,
             cache_stale_seconds: 86_400,

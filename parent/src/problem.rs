@@ -123,6 +123,8 @@ problems! {
     KeyMismatch = "key-mismatch", 422, "The key is not the expected one";
     /// What was to be adopted is no ciphertext of KMS's, or no private key.
     AdoptionRefused = "adoption-refused", 422, "The ciphertext does not open, or is not that of a private key in hex";
+    /// The caller has too many requests in flight.
+    TooManyRequests = "too-many-requests", 429, "The caller has too many requests in flight", retry 1;
     /// The configuration names no such recipient.
     RecipientUnknown = "recipient-unknown", 422, "The enclave's configuration names no such recipient";
     /// The enclave does not believe the record: something in it was changed.
@@ -143,8 +145,8 @@ problems! {
     EnclaveConfigurationRefused = "enclave-configuration-refused", 503, "The enclave refused its configuration";
     /// The enclave does not answer.
     EnclaveUnavailable = "enclave-unavailable", 503, "The enclave is not available", retry 1;
-    /// Too much memory is taken by requests in flight.
-    Overloaded = "overloaded", 503, "Too many large requests are in flight", retry 1;
+    /// All places for requests, or all memory for their bodies, are taken.
+    Overloaded = "overloaded", 503, "Too many requests are in flight", retry 1;
     /// Too many requests in flight.
     EnclaveBusy = "enclave-busy", 503, "The enclave has too many requests in flight", retry 1;
     /// As many import keys wait as may.

@@ -15,7 +15,7 @@ use crate::auth::Identities;
 use crate::config::Loaded;
 use crate::credentials::CredentialFeed;
 use crate::enclave_client::EnclaveClient;
-use crate::http::{self, App, BodyRoom, Entrance, Parts, StoreReadiness};
+use crate::http::{self, Admission, App, BodyRoom, Entrance, Parts, StoreReadiness};
 use crate::key_store::KeyStore;
 use crate::kms_proxy::{self, Remote};
 use crate::records::Records;
@@ -82,6 +82,7 @@ pub async fn serve(loaded: Loaded) -> Result<(), ServeError> {
     let tls = tls.map(|material| Acceptor::start(material, hangups));
     greet(address, tls.is_some(), &identities);
     let app = App::new(Parts {
+        admission: Admission::new(&config.limits, &identities),
         identities,
         enclave,
         records: Records::new(store, &config.limits),

@@ -68,6 +68,9 @@ impl FromRequestParts<App> for Caller {
             None => Shown::Nothing,
         };
         let caller = app.identities.authenticate(shown)?;
+        if let Some(Context { place: Some(place), .. }) = parts.extensions.get() {
+            app.admission.admit_caller(&caller, place)?;
+        }
         Span::current().record("identity", caller.name());
         Ok(caller)
     }

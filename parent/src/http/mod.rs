@@ -2,6 +2,7 @@
 //! wall that a panic does not pass. What the calls do is in `keys`, `sign`, `changes`, `custody`, `evidence` and `probes`; how their
 //! input is read, in `extract`; what they look like on the wire, in `api`.
 
+mod admission;
 mod api;
 mod changes;
 mod custody;
@@ -34,6 +35,8 @@ use crate::credentials::CredentialFeed;
 use crate::enclave_client::EnclaveClient;
 use crate::problem::{Kind, Problem};
 use crate::records::Records;
+pub use admission::Admission;
+use admission::Place;
 pub(crate) use api::from_hex;
 pub use api::{DerivedKey, Evidence, ExportReply, ExportedKey, ImportKeyOffer, KeyView};
 pub use extract::BodyRoom;
@@ -48,6 +51,8 @@ pub struct App(Arc<Parts>);
 pub struct Parts {
     /// Who may call.
     pub identities: Identities,
+    /// How many requests at one time.
+    pub admission: Admission,
     /// The enclave.
     pub enclave: EnclaveClient,
     /// The records.
@@ -64,11 +69,12 @@ pub struct Parts {
 
 pub use probes::StoreReadiness;
 
-/// One request's id and deadline.
+/// One request's id and deadline, and its place among those that are served.
 #[derive(Debug, Clone)]
 struct Context {
     id: Arc<str>,
     deadline: Instant,
+    place: Option<Place>,
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -129,7 +135,14 @@ fn routes() -> OpenApiRouter<App> {
 /// Every request passes here, and every reply.
 async fn surround(State(app): State<App>, mut request: Request, next: Next) -> Response<Body> {
     let started = Instant::now();
-    let context = Context { id: request_id(request.headers()), deadline: started + app.request_timeout };
+    let mut context =
+        Context { id: request_id(request.headers()), deadline: started + app.request_timeout, place: None };
+    if !probes::is_probe(request.uri()) {
+        match app.admission.admit() {
+            Ok(place) => context.place = Some(place),
+            Err(problem) => return finish(problem.into_response(), &context),
+        }
+    }
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = info_span!("request", request_id = %context.id, identity = field::Empty, key_id = field::Empty);

@@ -60,10 +60,17 @@ impl Modify for Proofs {
 }
 
 /// What every call under `/v1` can have.
-const ANY: &[Kind] = &[Kind::Unauthorized, Kind::Forbidden, Kind::InvalidRequest, Kind::Internal];
+const ANY: &[Kind] = &[
+    Kind::Unauthorized,
+    Kind::Forbidden,
+    Kind::InvalidRequest,
+    Kind::TooManyRequests,
+    Kind::Overloaded,
+    Kind::Internal,
+];
 
 const BODY: &[Kind] =
-    &[Kind::MalformedJson, Kind::RequestTimeout, Kind::BodyTooLarge, Kind::UnsupportedMediaType, Kind::Overloaded];
+    &[Kind::MalformedJson, Kind::RequestTimeout, Kind::BodyTooLarge, Kind::UnsupportedMediaType];
 
 const STORE: &[Kind] = &[Kind::StoreUnavailable, Kind::RecordDamaged];
 

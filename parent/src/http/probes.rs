@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use serde::Serialize;
 use strongroom_protocol::{ErrorCode, Health};
 use tokio::sync::Mutex;
@@ -133,4 +133,9 @@ impl StoreReadiness {
         *last = Some((Instant::now(), ready));
         ready
     }
+}
+
+/// Whether a probe asks: it is answered however many requests are served, for it is asked of a busy parent too.
+pub(super) fn is_probe(uri: &Uri) -> bool {
+    matches!(uri.path(), "/healthz" | "/readyz")
 }

@@ -13,7 +13,7 @@ use strongroom_protocol::{Address, Algorithm, HashFunction, Origin, Scheme};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::{App, BodyRoom, Parts, StoreReadiness};
+use super::{Admission, App, BodyRoom, Parts, StoreReadiness};
 use crate::auth::{Identities, Identity, TokenHash};
 use crate::config::Limits;
 use crate::credentials::CredentialFeed;
@@ -43,6 +43,7 @@ impl Bench {
         let credentials = CredentialFeed::new(provider);
         let nobody = Address::Unix(folder.path().join("enclave"));
         let app = App::new(Parts {
+            admission: Admission::new(&Limits::default(), &identities),
             identities,
             enclave: EnclaveClient::start(nobody, b"{}".to_vec(), credentials.clone(), Workers::here()).expect("short"),
             records: Records::new(store, &Limits::default()),

@@ -30,6 +30,12 @@ pub(super) struct Question {
     pub(super) body: fn(u64) -> Bytes,
 }
 
+impl Question {
+    fn path(&self, number: u64) -> &str {
+        self.paths.get(number as usize % self.paths.len().max(1)).map_or("/", String::as_str)
+    }
+}
+
 /// How callers connect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Http {
@@ -99,7 +105,7 @@ pub(super) async fn closed(question: &Question, http: Http, in_flight: usize, ti
                 for _ in 0..connections {
                     senders.push(Sender::http2(question.address).await?);
                 }
-                senders = senders.iter().cycle().take(in_flight).map(Sender::another).collect();
+                senders = senders.iter().cycle().take(in_flight).filter_map(Sender::another).collect();
             }
         }
         let started = Instant::now();
@@ -169,7 +175,9 @@ pub(super) async fn open(
                     continue;
                 }
                 outstanding.fetch_add(1, Ordering::Relaxed);
-                let mut sender = senders[sent as usize % connections].another();
+                let Some(mut sender) = senders.get(sent as usize % connections).and_then(Sender::another) else {
+                    return Err(io::Error::other("no connection"));
+                };
                 let (question, outstanding) = (question.clone(), Arc::clone(&outstanding));
                 asked.spawn(async move {
                     let answer = sender.ask(&question, sent).await;
@@ -217,15 +225,15 @@ impl Sender {
     }
 
     /// Another one on the same HTTP/2 connection.
-    fn another(&self) -> Self {
+    fn another(&self) -> Option<Self> {
         match self {
-            Self::Two(sender) => Self::Two(sender.clone()),
-            Self::One(_) => panic!("HTTP/1.1 has one request in flight per connection"),
+            Self::Two(sender) => Some(Self::Two(sender.clone())),
+            Self::One(_) => None,
         }
     }
 
     async fn ask(&mut self, question: &Question, number: u64) -> io::Result<Answer> {
-        let path = &question.paths[number as usize % question.paths.len()];
+        let path = question.path(number);
         let request_id = format!("bench-{number}");
         let builder = Request::builder()
             .method(Method::POST)

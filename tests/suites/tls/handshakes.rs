@@ -83,7 +83,7 @@ async fn a_caller_refuses_a_server_of_another_authority_or_name() {
 }
 
 #[tokio::test]
-async fn tls_1_2_and_1_3_are_spoken_with_http_1_1_inside() {
+async fn tls_1_2_and_1_3_are_spoken_with_http_1_1_or_http_2_inside() {
     let (scene, _) = REQUIRED.enter().await;
     keeper(&scene, &["versions"]).await;
     let pair = pki(&scene).client(&["keeper.internal"]);
@@ -91,17 +91,19 @@ async fn tls_1_2_and_1_3_are_spoken_with_http_1_1_inside() {
         (&TLS12, ProtocolVersion::TLSv1_2, reqwest::tls::Version::TLS_1_2),
         (&TLS13, ProtocolVersion::TLSv1_3, reqwest::tls::Version::TLS_1_3),
     ] {
-        let stream = connect(&scene, &pair, version, &["h2", "http/1.1"]).await.expect("a connection");
-        let (_, session) = stream.get_ref();
-        assert_eq!(session.protocol_version(), Some(negotiated));
-        assert_eq!(session.alpn_protocol(), Some(b"http/1.1".as_slice()));
+        for (offered, chosen) in [(&["http/1.1", "h2"] as &[_], "h2"), (&["http/1.1"], "http/1.1")] {
+            let stream = connect(&scene, &pair, version, offered).await.expect("a connection");
+            let (_, session) = stream.get_ref();
+            assert_eq!(session.protocol_version(), Some(negotiated));
+            assert_eq!(session.alpn_protocol(), Some(chosen.as_bytes()));
+        }
 
         let client = tls_client(&pki(&scene).servers.root_pem(), Some(&pair)).expect("PEM");
         let client = client.tls_version_min(reqwest).tls_version_max(reqwest).build().expect("a client");
         let reply = sign(&Api::over(&scene.stack.url, client), "versions").await.expect("a reply");
         assert_eq!(reply.status, 200, "{negotiated:?}: {}", reply.body);
     }
-    let refusal = connect(&scene, &pair, &TLS13, &["h2"]).await.expect_err("HTTP/2 is not spoken");
+    let refusal = connect(&scene, &pair, &TLS13, &["h3"]).await.expect_err("HTTP/3 is not spoken");
     assert!(refusal.to_string().contains("NoApplicationProtocol"), "{refusal}");
 }
 
