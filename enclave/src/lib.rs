@@ -21,6 +21,7 @@ mod service;
 mod sign;
 mod signing;
 mod transport;
+mod workers;
 mod wrapping;
 
 use std::alloc::System;
@@ -38,6 +39,7 @@ pub use boot::{Image, ImageError, read_pin};
 use service::Service;
 pub use sign::RawKey;
 use transport::Listener;
+use workers::Workers;
 
 /// Every freed allocation is zeroed first, whoever made it. Here and not in the binaries, so that none
 /// can be without it.
@@ -83,17 +85,18 @@ fn start(
     attestor: Box<dyn Attestor>,
     image: &Image,
 ) -> Result<std::convert::Infallible, StartError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let workers = Workers::start()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let nsm = Nsm::start(attestor)?;
-        let service = Arc::new(Service::new(nsm, options.kms_proxy.clone(), image.pin).await?);
+        let service = Arc::new(Service::new(nsm, options.kms_proxy.clone(), image.pin, workers.clone()).await?);
         let listener =
             Listener::bind(&options.listen).map_err(|error| StartError::Listen(options.listen.clone(), error))?;
         tracing::info!(listen = %options.listen, kms_proxy = %options.kms_proxy, "serving");
         if image.first_process {
             tokio::spawn(boot::heartbeat());
         }
-        match server::serve(listener, service).await {}
+        match server::serve(listener, service, workers).await {}
     })
 }
 

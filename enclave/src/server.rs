@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::service::Service;
 use crate::transport::{Accepted, ByteStream, Listener};
+use crate::workers::Workers;
 
 /// Connections at one time.
 const MAX_CONNECTIONS: usize = 64;
@@ -40,7 +41,7 @@ const READ_STEP: usize = 32 * 1024;
 const MAX_GATHER: usize = 256;
 
 /// Accepts connections for ever.
-pub(crate) async fn serve(listener: Listener, service: Arc<Service>) -> Infallible {
+pub(crate) async fn serve(listener: Listener, service: Arc<Service>, workers: Workers) -> Infallible {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let in_flight = Arc::new(InFlight::shares(SHARES));
     loop {
@@ -57,7 +58,7 @@ pub(crate) async fn serve(listener: Listener, service: Arc<Service>) -> Infallib
             continue;
         };
         let (service, in_flight) = (Arc::clone(&service), Arc::clone(&in_flight));
-        tokio::spawn(async move {
+        workers.spawn_on_next(async move {
             let peer = accepted.peer;
             if let Err(error) = Connection::run(accepted, service, in_flight, permit).await {
                 tracing::info!(?peer, %error, "connection ended");

@@ -19,6 +19,7 @@ use crate::policy::{OutOfReach, reach};
 use crate::secret::KeyMaterial;
 use crate::signing::Signing;
 use crate::transport::Peer;
+use crate::workers::Workers;
 use crate::wrapping::Wrapping;
 
 /// The enclave's one state.
@@ -57,7 +58,12 @@ impl Service {
     ///
     /// # Errors
     /// The secure module does not work: there is no point in going on.
-    pub(crate) async fn new(nsm: Nsm, kms_proxy: Address, pin: Option<ConfigurationPin>) -> Result<Self, NsmError> {
+    pub(crate) async fn new(
+        nsm: Nsm,
+        kms_proxy: Address,
+        pin: Option<ConfigurationPin>,
+        workers: Workers,
+    ) -> Result<Self, NsmError> {
         let debug_mode = nsm.is_debug_mode().await?;
         if debug_mode {
             tracing::error!("PCR0 is zero (debug mode): every key operation will be refused");
@@ -68,7 +74,7 @@ impl Service {
             debug_mode,
             pin,
             credentials: CredentialStore::empty(),
-            signing: Signing::default(),
+            signing: Signing::new(workers),
             configured: OnceLock::new(),
             configuring: Mutex::new(Measuring::Open),
         })

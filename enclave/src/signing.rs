@@ -3,9 +3,7 @@
 //! be signed is `policy`'s matter, how it is, `sign`'s.
 
 use std::collections::VecDeque;
-use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::available_parallelism;
 
 use strongroom_protocol::{ErrorCode, Payload, Scheme, Signature};
 use tokio::sync::{Semaphore, oneshot};
@@ -13,6 +11,7 @@ use tokio::task::{spawn_blocking, yield_now};
 
 use crate::policy::{Denied, Reached, authorize};
 use crate::sign::{GROUP, SignError, sign};
+use crate::workers::{self, Workers};
 
 /// What a payload's signing comes to.
 type Outcome = Result<Signature, ErrorCode>;
@@ -27,15 +26,14 @@ pub(crate) struct Signing {
 
 /// Single payloads, of whatever keys and callers, and the tasks that sign them.
 struct Singles {
-    cores: usize,
+    workers: Workers,
     queue: Mutex<Queue>,
 }
 
-#[derive(Default)]
 struct Queue {
     waiting: VecDeque<Single>,
-    /// Tasks that sign; at most one per core.
-    signers: usize,
+    /// Whether a task signs on the worker of this number.
+    signing: Vec<bool>,
 }
 
 /// A payload whose caller waits.
@@ -46,20 +44,14 @@ struct Single {
     outcome: oneshot::Sender<Outcome>,
 }
 
-impl Default for Signing {
-    fn default() -> Self {
-        let singles = Arc::<Singles>::default();
-        Self { parts: Arc::new(Semaphore::new(singles.cores + 1)), singles }
-    }
-}
-
-impl Default for Singles {
-    fn default() -> Self {
-        Self { cores: available_parallelism().map_or(1, NonZero::get), queue: Mutex::default() }
-    }
-}
-
 impl Signing {
+    /// Signing on these workers.
+    pub(crate) fn new(workers: Workers) -> Self {
+        let parts = Arc::new(Semaphore::new(workers.count() + 1));
+        let queue = Mutex::new(Queue { waiting: VecDeque::new(), signing: vec![false; workers.count()] });
+        Self { parts, singles: Arc::new(Singles { workers, queue }) }
+    }
+
     /// Signs what the key's policy allows of `payloads`. Each result is where its payload was.
     pub(crate) async fn sign(&self, reached: Reached, scheme: Option<Scheme>, payloads: Vec<Payload>) -> Vec<Outcome> {
         match <[_; 1]>::try_from(payloads) {
@@ -82,14 +74,23 @@ impl Singles {
     fn add(self: &Arc<Self>, single: Single) {
         let mut queue = self.queue();
         queue.waiting.push_back(single);
-        self.call_signer(&mut queue);
+        self.call_signer(&mut queue, workers::number());
     }
 
-    /// Sees to it that somebody signs what waits, on a core that does not yet.
-    fn call_signer(self: &Arc<Self>, queue: &mut Queue) {
-        if queue.signers < self.cores && !queue.waiting.is_empty() {
-            queue.signers += 1;
-            tokio::spawn(Signer(Arc::clone(self)).run());
+    /// Sees to it that what waits is signed on the worker of this number.
+    fn call_signer(self: &Arc<Self>, queue: &mut Queue, number: usize) {
+        if let Some(signing @ false) = queue.signing.get_mut(number)
+            && !queue.waiting.is_empty()
+        {
+            *signing = true;
+            self.workers.spawn_on(number, Signer { singles: Arc::clone(self), number }.run());
+        }
+    }
+
+    /// Sees to it that one more worker signs what waits, if there is one that does not yet.
+    fn call_another(self: &Arc<Self>, queue: &mut Queue) {
+        if let Some(idle) = queue.signing.iter().position(|signing| !signing) {
+            self.call_signer(queue, idle);
         }
     }
 
@@ -99,8 +100,11 @@ impl Singles {
     }
 }
 
-/// A task that signs, and one of [`Queue::signers`] for as long.
-struct Signer(Arc<Singles>);
+/// A task that signs, as [`Queue::signing`] has it.
+struct Signer {
+    singles: Arc<Singles>,
+    number: usize,
+}
 
 impl Signer {
     async fn run(self) {
@@ -115,22 +119,24 @@ impl Signer {
         }
     }
 
-    /// This core's share of what waits.
+    /// This core's share of what waits. If anything is left, another core is called.
     fn take(&self) -> Vec<Single> {
-        let mut queue = self.0.queue();
-        let share = queue.waiting.len().div_ceil(self.0.cores).min(GROUP);
+        let mut queue = self.singles.queue();
+        let share = queue.waiting.len().div_ceil(queue.signing.len().max(1)).min(GROUP);
         let group = queue.waiting.drain(..share).collect();
-        self.0.call_signer(&mut queue);
+        self.singles.call_another(&mut queue);
         group
     }
 }
 
 impl Drop for Signer {
     fn drop(&mut self) {
-        let mut queue = self.0.queue();
-        queue.signers -= 1;
+        let mut queue = self.singles.queue();
+        if let Some(signing) = queue.signing.get_mut(self.number) {
+            *signing = false;
+        }
         // What came since the last look, or is left by a panic.
-        self.0.call_signer(&mut queue);
+        self.singles.call_signer(&mut queue, self.number);
     }
 }
 

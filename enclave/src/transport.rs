@@ -2,6 +2,7 @@
 //! reached. Decides nothing about what flows.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
@@ -40,11 +41,10 @@ pub(crate) enum Listener {
     Unix(UnixListener, Option<u32>),
 }
 
-/// A connection that was accepted. On a hybrid socket [`Accepted::establish`] has still to read the
-/// peer's first line, which must not hold up the next connection.
+/// A connection that was accepted, and is no runtime's yet. On a hybrid socket [`Accepted::establish`] has still to
+/// read the peer's first line, which must not hold up the next connection.
 pub(crate) struct Accepted {
-    stream: ByteStream,
-    hybrid_port: Option<u32>,
+    socket: Socket,
     /// Who connected.
     pub(crate) peer: Peer,
 }
@@ -77,37 +77,46 @@ impl Listener {
         match self {
             Self::Vsock(listener) => {
                 let (stream, address) = listener.accept().await?;
-                let peer = Peer { cid: Some(address.cid()) };
-                Ok(Accepted { stream: ByteStream::over(stream), hybrid_port: None, peer })
+                Ok(Accepted { socket: Socket::Vsock(stream.into()), peer: Peer { cid: Some(address.cid()) } })
             }
             Self::Unix(listener, hybrid_port) => {
                 let (stream, _) = listener.accept().await?;
-                let peer = Peer { cid: None };
-                Ok(Accepted { stream: ByteStream::over(stream), hybrid_port: *hybrid_port, peer })
+                let socket = Socket::Unix(stream.into_std()?, *hybrid_port);
+                Ok(Accepted { socket, peer: Peer { cid: None } })
             }
         }
     }
 }
 
+enum Socket {
+    Vsock(OwnedFd),
+    /// And the port of the VMM's protocol if it speaks one.
+    Unix(StdUnixStream, Option<u32>),
+}
+
 impl Accepted {
-    /// The stream, once the peer of a hybrid socket has said `CONNECT PORT\n` and was told `OK …\n`.
+    /// The stream, on this runtime, once the peer of a hybrid socket has said `CONNECT PORT\n` and was told `OK …\n`.
     ///
     /// # Errors
     /// The peer's: something else was said, or another port asked for.
-    pub(crate) async fn establish(mut self) -> io::Result<ByteStream> {
-        let Some(port) = self.hybrid_port else { return Ok(self.stream) };
+    pub(crate) async fn establish(self) -> io::Result<ByteStream> {
+        let (mut stream, port) = match self.socket {
+            Socket::Vsock(socket) => return Ok(ByteStream::over(VsockStream::from(socket))),
+            Socket::Unix(socket, None) => return UnixStream::from_std(socket).map(ByteStream::over),
+            Socket::Unix(socket, Some(port)) => (UnixStream::from_std(socket)?, port),
+        };
         let mut line = Vec::with_capacity(MAX_CONNECT_LINE);
         while line.last() != Some(&b'\n') {
             if line.len() == MAX_CONNECT_LINE {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            line.push(self.stream.read_u8().await?);
+            line.push(stream.read_u8().await?);
         }
         if line != format!("CONNECT {port}\n").as_bytes() {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        self.stream.write_all(format!("OK {port}\n").as_bytes()).await?;
-        Ok(self.stream)
+        stream.write_all(format!("OK {port}\n").as_bytes()).await?;
+        Ok(ByteStream::over(stream))
     }
 }
 

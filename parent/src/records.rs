@@ -72,7 +72,7 @@ struct Cached {
 }
 
 /// How long a look at a file counts. Each costs a hop to a thread that may wait for a disk.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a request for a cached record waits for the store.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -99,8 +99,7 @@ async fn every_payload_is_authorized_by_itself() {
 /// Payloads of different keys, that are signed together, and by several signers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn what_is_asked_for_at_one_time_is_signed_as_it_would_be_alone() {
-    let signing =
-        Arc::new(Signing { singles: Arc::new(Singles { cores: 3, ..Singles::default() }), ..Signing::default() });
+    let signing = Arc::new(Signing::new(Workers::here(3)));
     let asked = (0..500_usize).map(|item| {
         let message = item.to_be_bytes().as_slice().try_into().expect("short");
         let payload = match item % 5 {
@@ -116,7 +115,7 @@ async fn what_is_asked_for_at_one_time_is_signed_as_it_would_be_alone() {
     for asked in asked.collect::<Vec<_>>() {
         asked.await.expect("equal");
     }
-    while signing.singles.queue().signers > 0 {
+    while signing.singles.queue().signing.contains(&true) {
         yield_now().await;
     }
 }
@@ -124,16 +123,16 @@ async fn what_is_asked_for_at_one_time_is_signed_as_it_would_be_alone() {
 /// A signer that ends badly is missed by nobody but those whose payloads it had.
 #[tokio::test]
 async fn what_a_dead_signer_left_is_signed_by_another() {
-    let signing = Signing::default();
+    let signing = Signing::new(Workers::here(1));
     let (outcome, signed) = oneshot::channel();
     let payload =
         Payload::Message { message: b"m".as_slice().try_into().expect("short"), hash: Some(HashFunction::Sha256) };
     {
         let mut queue = signing.singles.queue();
-        queue.signers = 1;
+        queue.signing = vec![true];
         queue.waiting.push_back(Single { reached: key(1), scheme: None, payload, outcome });
     }
-    drop(Signer(Arc::clone(&signing.singles)));
+    drop(Signer { singles: Arc::clone(&signing.singles), number: 0 });
     assert!(signed.await.expect("answered").is_ok());
 }
 

@@ -69,8 +69,7 @@ const ANY: &[Kind] = &[
     Kind::Internal,
 ];
 
-const BODY: &[Kind] =
-    &[Kind::MalformedJson, Kind::RequestTimeout, Kind::BodyTooLarge, Kind::UnsupportedMediaType];
+const BODY: &[Kind] = &[Kind::MalformedJson, Kind::RequestTimeout, Kind::BodyTooLarge, Kind::UnsupportedMediaType];
 
 const STORE: &[Kind] = &[Kind::StoreUnavailable, Kind::RecordDamaged];
 

@@ -68,7 +68,8 @@ impl Run {
     }
 
     fn new() -> io::Result<Self> {
-        let histogram = || Histogram::new(3).map_err(io::Error::other);
+        // Up to a minute.
+        let histogram = || Histogram::new_with_max(60_000_000, 3).map_err(io::Error::other);
         Ok(Self { elapsed: Duration::ZERO, latency: histogram()?, refusal: histogram()?, held_back: 0 })
     }
 

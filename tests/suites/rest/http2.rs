@@ -14,9 +14,8 @@ async fn ask(question: Value) -> Vec<Value> {
 async fn many_requests_share_a_connection_and_each_has_its_own_answer() {
     let (scene, api) = OPEN.enter().await;
     with_key(&api, "http2", "secp256k1").await;
-    let bodies: Vec<_> = (0..300)
-        .map(|n| json!({ "payload": { "type": "digest", "digest": format!("0x{n:064x}") } }))
-        .collect();
+    let bodies: Vec<_> =
+        (0..300).map(|n| json!({ "payload": { "type": "digest", "digest": format!("0x{n:064x}") } })).collect();
     let answers = ask(json!({ "url": scene.stack.url, "path": "/v1/keys/http2/sign", "bodies": bodies })).await;
     assert_eq!(answers.len(), bodies.len());
     for (answer, body) in answers.iter().zip(&bodies) {

@@ -11,7 +11,7 @@ use strongroom_protocol::{ByteArray, Curve, Payload, Scheme};
 use super::column;
 use crate::bench::report::{Row, Table, Unit};
 
-const TIME: Duration = Duration::from_millis(250);
+const TIME: Duration = Duration::from_millis(600);
 
 /// The schemes, by their place in [`Raw`].
 pub(super) const SCHEMES: [(Scheme, &str, &str); 3] = [
