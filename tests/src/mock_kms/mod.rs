@@ -119,6 +119,7 @@ struct Kms {
     principals: Mutex<principal::Principals>,
     faults: Mutex<faults::Faults>,
     log: Mutex<log::CallLog>,
+    documents: recipient::KnownDocuments,
 }
 
 /// Runs a KMS until the process ends.
@@ -176,6 +177,7 @@ impl Kms {
             principals: Mutex::new(principals),
             faults: Mutex::default(),
             log: Mutex::new(log::CallLog::open(&options.state.join(CALLS_FILE))?),
+            documents: recipient::KnownDocuments::default(),
         })
     }
 

@@ -2,17 +2,22 @@
 //! the product's own verifier, under this KMS's root. What a document admits to is the key policy's
 //! business (`policy.rs`).
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
-use strongroom_parent::attestation::{AttestationError, TrustAnchor, check_fresh, verify};
+use sha2::{Digest as _, Sha256};
+use strongroom_parent::attestation::{
+    AttestationError, CertificateFacts, TrustAnchor, VerifiedDocument, check_fresh, verify,
+};
 use strongroom_protocol::document::{AttestationDocument, Payload};
 
-use super::Kms;
 use super::actions::Blob64;
 use super::envelope::RecipientKey;
 use super::error::KmsError;
+use super::{Kms, lock};
 
 /// The request's member.
 #[derive(Deserialize)]
@@ -55,7 +60,7 @@ impl Recipient {
                 check_fresh(&payload, now, MAX_AGE).map(|()| payload).map_err(refuse)
             }
             _ => read_root(&kms.attestation_root).and_then(|root| {
-                let verified = verify(document, &root, now).map_err(refuse)?;
+                let verified = kms.documents.verify(document, &root, now).map_err(refuse)?;
                 verified.check_fresh(now, MAX_AGE).map_err(refuse)?;
                 Ok(verified.payload)
             }),
@@ -92,6 +97,43 @@ const MAX_DOCUMENT: usize = 262_144;
 /// What KMS demands is not documented; reports say between nothing and five minutes. The strictest.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
+/// The attestation root, as it is written and as it is trusted.
+struct Root {
+    pem: Vec<u8>,
+    anchor: TrustAnchor,
+}
+
+/// Documents that proved genuine: an enclave shows one over and over, and five P-384 signatures are most of a call's
+/// time. The hour of a document and of its certificates is judged each time.
+#[derive(Default)]
+pub(super) struct KnownDocuments(Mutex<HashMap<[u8; 32], VerifiedDocument>>);
+
+/// More than enclaves have in use.
+const MAX_KNOWN_DOCUMENTS: usize = 256;
+
+impl KnownDocuments {
+    fn verify(&self, document: &[u8], root: &Root, now: SystemTime) -> Result<VerifiedDocument, AttestationError> {
+        let name = Sha256::new().chain_update(Sha256::digest(&root.pem)).chain_update(document).finalize().into();
+        if let Some(known) = lock(&self.0).get(&name)
+            && are_valid(&known.certificates(), now)
+        {
+            return Ok(known.clone());
+        }
+        let verified = verify(document, &root.anchor, now)?;
+        let mut known = lock(&self.0);
+        if known.len() == MAX_KNOWN_DOCUMENTS {
+            known.clear();
+        }
+        known.insert(name, verified.clone());
+        Ok(verified)
+    }
+}
+
+fn are_valid(certificates: &[CertificateFacts], now: SystemTime) -> bool {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(-1, |since| since.as_secs() as i64);
+    certificates.iter().all(|certificate| (certificate.not_before..=certificate.not_after).contains(&now))
+}
+
 enum Refusal {
     /// It is not a document, or not as its enclave signed it.
     Damaged,
@@ -110,12 +152,13 @@ fn unsigned(document: &[u8]) -> Option<Payload> {
 /// Where an algorithm would be named.
 const UNSIGNED: i64 = -1;
 
-fn read_root(path: &Path) -> Result<TrustAnchor, Refusal> {
+fn read_root(path: &Path) -> Result<Root, Refusal> {
     let pem = std::fs::read(path).map_err(|error| {
         tracing::warn!(path = %path.display(), %error, "the attestation root cannot be read");
         Refusal::NoRoot
     })?;
-    TrustAnchor::from_pem(&pem).map_err(|_| Refusal::NoRoot)
+    let anchor = TrustAnchor::from_pem(&pem).map_err(|_| Refusal::NoRoot)?;
+    Ok(Root { pem, anchor })
 }
 
 fn refuse(error: AttestationError) -> Refusal {

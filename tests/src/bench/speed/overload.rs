@@ -13,7 +13,7 @@ const TIME: Duration = Duration::from_secs(60);
 const CONNECTIONS: usize = 16;
 const UNANSWERED: usize = 4_000;
 
-/// `best` is the best rate of single signatures in this run.
+/// `best` is the best rate of callers of the same kind who wait for their answers.
 pub(super) async fn table(bench: &Bench, best: f64) -> io::Result<Table> {
     let question = bench.question(["/v1/keys/ecdsa/sign".to_owned()], one_digest);
     let run = open(&question, CONNECTIONS, 2.0 * best, UNANSWERED, TIME).await?;
@@ -23,7 +23,7 @@ pub(super) async fn table(bench: &Bench, best: f64) -> io::Result<Table> {
         "overload",
         "Twice the best rate, for a minute, HTTP/2",
         vec![
-            ("best", "Best rate in this run", Unit::PerSecond, best),
+            ("best", "Best rate with 256 in flight", Unit::PerSecond, best),
             ("offered", "Requests sent", Unit::PerSecond, (run.latency.len() + run.refusal.len()) as f64 / seconds),
             (
                 "held_back",

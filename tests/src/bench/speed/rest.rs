@@ -65,6 +65,7 @@ pub(super) fn loads() -> Vec<Load> {
         load("rest_16", "HTTP/1.1, 16 in flight", Http::One, 16, SIGN, one_digest, 1, 0),
         load("rest_64", "HTTP/1.1, 64 in flight", Http::One, 64, SIGN, one_digest, 1, 0),
         load("rest_256", "HTTP/1.1, 256 in flight", Http::One, 256, SIGN, one_digest, 1, 0),
+        load("h2c_256", "HTTP/2, 16 connections, 256 streams", Http::Two(16), 256, SIGN, one_digest, 1, 0),
         load("h2c_64", "HTTP/2, one connection, 64 streams", Http::Two(1), 64, SIGN, one_digest, 1, 0),
         load(
             "ed25519_64",
@@ -93,10 +94,6 @@ pub(super) fn loads() -> Vec<Load> {
 }
 
 impl Load {
-    pub(super) const fn is_single(&self) -> bool {
-        self.batch == 1 && self.scheme == 0
-    }
-
     /// Signatures per second.
     pub(super) const fn rate(&self) -> f64 {
         self.best.rate
