@@ -1,7 +1,7 @@
 //! The records that the parent works with: from the store, and cached. The cache saves reading, never
 //! judging: a record that the enclave refuses is not kept.
 //!
-//! A cached record is good for `cache_seconds`, or for a moment where its file is looked at; then the store is asked again. While the store is away
+//! A cached record is good for `cache_seconds`, or until the next look where it is a file; then the store is asked again. While the store is away
 //! or gives nothing readable, what it last had is what there is, for `cache_stale_seconds`.
 
 use std::sync::Arc;
@@ -32,6 +32,15 @@ pub struct Records {
     failures: Arc<AtomicU32>,
     /// Questions about cached records that are on their way.
     refreshes: Arc<Semaphore>,
+    spare: Arc<SpareLooks>,
+}
+
+/// A generic cell rate algorithm (ITU-T I.371): when the next look would be due if all kept to the rate.
+#[derive(Debug)]
+struct SpareLooks {
+    started: Instant,
+    /// In microseconds after `started`.
+    due: AtomicU64,
 }
 
 /// A record and its encoded form, which is made once.
@@ -71,8 +80,13 @@ struct Cached {
     refused_at: tokio::sync::Mutex<Option<Instant>>,
 }
 
-/// How long a look at a file counts. Each costs a hop to a thread that may wait for a disk.
+/// How long a look at a file counts at most. Each costs a hop to a thread that may wait for a disk.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Requests look more often, each of them, as long as there are not more than one in so many microseconds...
+const SPARE_LOOK_US: u64 = 2_000;
+/// ... for longer than this.
+const SPARE_BURST_US: u64 = 500_000;
 
 /// How long a request for a cached record waits for the store.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -95,7 +109,8 @@ impl Records {
         let kept = if lifetime.is_zero() { lifetime } else { lifetime + limits.cache_stale() };
         let cache = Cache::builder().max_capacity(limits.cache_records.into()).time_to_live(kept).build();
         let refreshes = Arc::new(Semaphore::new(MAX_REFRESHES));
-        Self { store, cache, lifetime, failures: Arc::default(), refreshes }
+        let spare = Arc::new(SpareLooks { started: Instant::now(), due: AtomicU64::new(0) });
+        Self { store, cache, lifetime, failures: Arc::default(), refreshes, spare }
     }
 
     /// A key's record to work with: from the cache while it is good, or while the store is away.
@@ -332,9 +347,9 @@ impl Records {
     }
 
     /// Whether a cached record can be used without reading it again. A file can be looked at instead, so that a
-    /// change shows within [`LOOK`].
+    /// change shows at once, and within [`LOOK`] where requests are too many for that.
     async fn is_good(&self, key_id: &KeyId, cached: &Cached) -> bool {
-        if matches!(cached.record.revision, Revision::File(_)) && !cached.is_to_be_looked_at() {
+        if matches!(cached.record.revision, Revision::File(_)) && !cached.is_to_be_looked_at() && !self.spare.take() {
             return true;
         }
         match timeout(PATIENCE, self.store.is_current(key_id, &cached.record.revision)).await {
@@ -378,6 +393,17 @@ impl Records {
 
     fn failed(&self) {
         let _ = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_add(1)));
+    }
+}
+
+impl SpareLooks {
+    fn take(&self) -> bool {
+        let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let next = |due: u64| {
+            let due = due.max(now);
+            (due - now <= SPARE_BURST_US).then_some(due + SPARE_LOOK_US)
+        };
+        self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 }
 

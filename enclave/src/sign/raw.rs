@@ -20,9 +20,8 @@ impl RawKey {
     #[must_use]
     pub fn sign(&self, scheme: Scheme, payload: &Payload) -> Option<Signature> {
         let signed = match (&self.0, scheme, payload) {
-            (SigningKey::Secp256k1(key), Scheme::Ecdsa, _) => {
-                let item = ecdsa::Item { key, digest: digest(payload).ok()?, payload };
-                ecdsa::sign(&[item]).pop()?
+            (SigningKey::Secp256k1(_), Scheme::Ecdsa, _) => {
+                return self.sign_together(std::slice::from_ref(payload))?.pop();
             }
             (SigningKey::Secp256k1(key), Scheme::Bip340, _) => bip340::sign(key, payload),
             (SigningKey::Ed25519(key), Scheme::Ed25519, Payload::Message { message, hash: None }) => {
@@ -31,5 +30,14 @@ impl RawKey {
             _ => return None,
         };
         signed.ok()
+    }
+
+    /// ECDSA of all, as a group; `None` where the key or one of `payloads` does not fit.
+    #[must_use]
+    pub fn sign_together(&self, payloads: &[Payload]) -> Option<Vec<Signature>> {
+        let SigningKey::Secp256k1(key) = &self.0 else { return None };
+        let item = |payload| Some(ecdsa::Item { key, digest: digest(payload).ok()?, payload });
+        let items: Vec<_> = payloads.iter().map(item).collect::<Option<_>>()?;
+        ecdsa::sign(&items).into_iter().map(Result::ok).collect()
     }
 }
