@@ -1,5 +1,12 @@
 //! What the pieces of a signature's way cost, each by itself (`cargo bench -p strongroom-tests`).
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a benchmark that fails is one that ends"
+)]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -20,7 +20,7 @@ const TABLE: [(Exit, &str); 7] = [
     (Exit::Done, "done"),
     (Exit::Failed, "refused, or failed, or done for some keys only"),
     (Exit::Usage, "wrong usage: nothing was asked"),
-    (Exit::Unavailable, "not available, try again: unreachable, 503, too late"),
+    (Exit::Unavailable, "not available, try again: unreachable, 429, 503, too late"),
     (Exit::NoSuchKey, "no such key"),
     (
         Exit::Conflict,
@@ -140,7 +140,7 @@ mod tests {
                 401 | 403 => Exit::NotPermitted,
                 409 => Exit::Conflict,
                 404 if kind.slug() == "key-not-found" => Exit::NoSuchKey,
-                408 | 503 | 504 => Exit::Unavailable,
+                408 | 429 | 503 | 504 => Exit::Unavailable,
                 _ => Exit::Failed,
             };
             assert_eq!(answered(kind.status().as_u16(), kind.slug()), expected, "{}", kind.slug());

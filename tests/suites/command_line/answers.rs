@@ -46,7 +46,7 @@ async fn every_problem_of_the_parent_has_its_exit_code() {
             (401 | 403, _) => 6,
             (404, "key-not-found") => 4,
             (409, _) => 5,
-            (408 | 503 | 504, _) => 3,
+            (408 | 429 | 503 | 504, _) => 3,
             _ => 1,
         };
         let output = parent.key.run(&["show", "a"]).await;
