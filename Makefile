@@ -28,7 +28,7 @@ help:
 	@echo 'make image   the enclave image (EIF) and its measurements, in $(IMAGE)'
 	@echo 'make test-boot  boots it in virtual machines, without Nitro hardware'
 	@echo 'make test-arm64  the programs for Graviton, under emulation'
-	@echo 'make bench   the benchmarks: some minutes, a table, and target/bench/report.md'
+	@echo 'make bench   the benchmarks: some minutes, a table, and target/bench/report.md, .json and .svg'
 	@echo 'make lint    formatting, clippy, licences and sources of dependencies'
 	@echo 'make check-deploy  deploy/ and its paper: templates, units, manifests, key policies, commands'
 	@echo 'make build   all binaries, in $(BIN)'
@@ -86,8 +86,9 @@ test-arm64: build
 	$(BIN)/dev-stack demo --directory target/demo-arm64 --emulator qemu-aarch64-static --binaries $(CURDIR)/$(ARM64)
 	qemu-aarch64-static $(ARM64)/strongroom-enclave --version
 
-# Measures the built binaries, with moto's server for DynamoDB.
+# The pieces, then the built binaries, with moto's server for DynamoDB.
 bench: build $(PYTHON)/installed
+	cargo bench --locked --package strongroom-tests --bench pieces
 	@exec $(BIN)/bench
 
 # Not needed by anything: AWS's library as one more judge of the images that the suites make. Takes minutes, and

@@ -1,4 +1,4 @@
-//! What the pieces of a signature's way cost, each by itself (`cargo bench -p strongroom-tests`).
+//! What the pieces of a signature's way cost, each by itself (`make bench` runs these first).
 
 #![allow(
     clippy::expect_used,
@@ -8,6 +8,7 @@
 )]
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use strongroom_enclave::RawKey;
@@ -67,5 +68,13 @@ fn frames(c: &mut Criterion) {
     }
 }
 
-criterion_group!(pieces, signatures, frames);
+fn quick() -> Criterion {
+    Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2))
+}
+
+criterion_group! {
+    name = pieces;
+    config = quick();
+    targets = signatures, frames
+}
 criterion_main!(pieces);

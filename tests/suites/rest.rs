@@ -1,7 +1,8 @@
 //! The REST interface in the hands of careless and hostile callers: every row of its table of problems,
-//! by status and document. `input`: bodies, paths and queries; `batch`: many payloads in one body; `changes`: of keys;
+//! by status and document. `input`: bodies, paths and queries; `batch`: many payloads in one body; `admission`: too many at one time; `changes`: of keys;
 //! `identities`: who may what; `wire`: HTTP itself; `http2`: its second version; `openapi`: the contract that is served.
 
+mod admission;
 mod batch;
 mod changes;
 mod http2;

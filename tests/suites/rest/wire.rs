@@ -102,7 +102,6 @@ async fn what_is_no_http_is_turned_away_and_others_are_served() {
         ("tls", &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..]),
         ("zeros", &[0; 100]),
         ("text", b"hello\r\n\r\n"),
-        ("http2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
         ("no_version", b"GET /v1/keys\r\n\r\n"),
         (
             "two_lengths",
