@@ -140,7 +140,10 @@ async fn surround(State(app): State<App>, mut request: Request, next: Next) -> R
     if !probes::is_probe(request.uri()) {
         match app.admission.admit() {
             Ok(place) => context.place = Some(place),
-            Err(problem) => return finish(problem.into_response(), &context),
+            Err(problem) => {
+                extract::discard(request.into_body()).await;
+                return finish(problem.into_response(), &context);
+            }
         }
     }
     let method = request.method().clone();

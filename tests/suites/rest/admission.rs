@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use sha2::{Digest as _, Sha256};
+use strongroom_tests::scripts;
 use strongroom_tests::stack::Plan;
 use tokio::time::{Instant, sleep};
 
@@ -57,6 +58,13 @@ async fn who_asks_too_much_is_refused_at_once_and_others_are_served() {
     assert_eq!(header(&refused, "retry-after"), "1");
     assert_eq!(api.get("/healthz").await.expect("a reply").status, StatusCode::OK, "probes are answered");
     assert_eq!(api.get("/readyz").await.expect("a reply").status, StatusCode::OK, "probes are answered");
+
+    // Over HTTP/2 the connection outlives its refusals.
+    let bodies = vec![serde_json::json!({ "load": "x".repeat(100) }); 3_000];
+    let question = serde_json::json!({ "url": scene.stack.url, "path": "/v1/keys/a/sign", "bodies": bodies });
+    let answers = scripts::run_node("http2_client.cjs", &question.to_string()).await.expect("answers");
+    let answers: Vec<serde_json::Value> = serde_json::from_str(&answers).expect("JSON");
+    assert!(answers.len() == 3_000 && answers.iter().all(|answer| answer["status"] == 503), "{:?}", answers.first());
 
     // A body that is none frees the place.
     for mut conversation in held {
