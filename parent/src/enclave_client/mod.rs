@@ -279,20 +279,23 @@ impl EnclaveClient {
 
     /// This worker's connection, configured. Waits for one only while that may help.
     async fn connection(&self, deadline: Instant) -> Result<Connection, CallError> {
-        if let Status::Ready { lanes, .. } = &*self.status.borrow()
-            && lanes.here().is_open()
-        {
-            return Ok(lanes.here().clone());
+        if let Some(connection) = self.status.borrow().lane() {
+            return Ok(connection.clone());
         }
         let mut status = self.status.clone();
         loop {
-            let wait_until = match &*status.borrow_and_update() {
-                Status::Ready { lanes, .. } if lanes.here().is_open() => return Ok(lanes.here().clone()),
-                // The supervisor is about to notice.
-                Status::Ready { .. } => Instant::now() + PATIENCE,
-                Status::Away { since } => *since + PATIENCE,
-                Status::OtherVersion => return Err(CallError::OtherVersion),
-                Status::ConfigurationRefused(code) => return Err(CallError::Refused(*code)),
+            let wait_until = {
+                let known = status.borrow_and_update();
+                if let Some(connection) = known.lane() {
+                    return Ok(connection.clone());
+                }
+                match &*known {
+                    // The supervisor is about to notice.
+                    Status::Ready { .. } => Instant::now() + PATIENCE,
+                    Status::Away { since } => *since + PATIENCE,
+                    Status::OtherVersion => return Err(CallError::OtherVersion),
+                    Status::ConfigurationRefused(code) => return Err(CallError::Refused(*code)),
+                }
             };
             match timeout_at(wait_until.min(deadline), status.changed()).await {
                 Ok(Ok(())) => {}

@@ -38,6 +38,16 @@ pub enum Status {
     },
 }
 
+impl Status {
+    /// This worker's connection, if it can be used.
+    pub(super) fn lane(&self) -> Option<&Connection> {
+        match self {
+            Self::Ready { lanes, .. } => Some(lanes.here()).filter(|connection| connection.is_open()),
+            _ => None,
+        }
+    }
+}
+
 /// Tells when the credentials change.
 type News = watch::Receiver<Option<Arc<Credentials>>>;
 

@@ -199,7 +199,8 @@ fn digests(n: u64, count: u64) -> String {
     (n * count..(n + 1) * count).map(digest).collect::<Vec<_>>().join(",")
 }
 
-fn batch(n: u64, count: u64) -> Bytes {
+/// A request for `count` ECDSA signatures.
+pub(super) fn batch(n: u64, count: u64) -> Bytes {
     format!("{{\"payloads\":[{}]}}", digests(n, count)).into()
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use strongroom_parent::stored_record::StoredRecord;
 
-use super::{Bench, digest, list, one_digest};
+use super::rest::batch;
+use super::{Bench, list, one_digest};
 use crate::bench::load::{Http, closed};
 use crate::bench::memory_mib;
 use crate::bench::report::{Table, Unit};
@@ -24,11 +25,7 @@ const TIME: Duration = Duration::from_millis(1_500);
 /// The enclave's memory over a million signatures.
 pub(super) async fn memory(bench: &Bench) -> io::Result<Table> {
     let [_, enclave, _] = bench.stack.process_ids();
-    let body = |n: u64| {
-        let payloads = (n * 1000..(n + 1) * 1000).map(digest).collect::<Vec<_>>().join(",");
-        format!("{{\"payloads\":[{payloads}]}}").into()
-    };
-    let question = bench.question(["/v1/keys/ecdsa/sign-batch".to_owned()], body);
+    let question = bench.question(["/v1/keys/ecdsa/sign-batch".to_owned()], |n| batch(n, 1000));
     let mut signed = 0;
     let before = memory_mib(enclave)?;
     let mut most = before;
