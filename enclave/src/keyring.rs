@@ -55,7 +55,9 @@ impl Keyring {
         }
         let unlock = Arc::clone(lock(&self.unlocks).entry(hash).or_default());
         // If the request that opens is given up, `OnceCell` lets the next one take over.
-        unlock.get_or_init(|| self.open_and_hold(hash, presented)).await.clone()
+        // In a box, for a request is as long as its longest way, and most keys are held.
+        let opened = Box::pin(unlock.get_or_init(|| self.open_and_hold(hash, presented)));
+        opened.await.clone()
     }
 
     /// Keys held now.

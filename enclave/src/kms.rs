@@ -114,8 +114,9 @@ impl Kms {
         parent: Peer,
         credentials: CredentialStore,
         nsm: Nsm,
+        workers: usize,
     ) -> Result<Self, InvalidRoots> {
-        let connector = Connector::new(proxy, parent, configuration.tls_roots.as_deref())?;
+        let connector = Connector::new(proxy, parent, configuration.tls_roots.as_deref(), workers)?;
         let timeouts =
             TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(DEADLINE).build();
         let config = aws_sdk_kms::Config::builder()

@@ -21,7 +21,6 @@ mod service;
 mod sign;
 mod signing;
 mod transport;
-mod workers;
 mod wrapping;
 
 use std::alloc::System;
@@ -38,8 +37,8 @@ pub use attest::{Attestor, NsmDevice, NsmError};
 pub use boot::{Image, ImageError, read_pin};
 use service::Service;
 pub use sign::RawKey;
+use strongroom_runtime::Workers;
 use transport::Listener;
-use workers::Workers;
 
 /// Every freed allocation is zeroed first, whoever made it. Here and not in the binaries, so that none
 /// can be without it.
@@ -85,7 +84,7 @@ fn start(
     attestor: Box<dyn Attestor>,
     image: &Image,
 ) -> Result<std::convert::Infallible, StartError> {
-    let workers = Workers::start()?;
+    let workers = Workers::start(usize::MAX)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let nsm = Nsm::start(attestor)?;

@@ -11,13 +11,13 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use strongroom_protocol::frame::{self, FrameError, HEADER};
 use strongroom_protocol::{ErrorCode, Request, RequestFrame, Response, ResponseFrame, VERSION};
+use strongroom_runtime::Workers;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::service::Service;
 use crate::transport::{Accepted, ByteStream, Listener};
-use crate::workers::Workers;
 
 /// Connections at one time.
 const MAX_CONNECTIONS: usize = 64;
@@ -58,7 +58,7 @@ pub(crate) async fn serve(listener: Listener, service: Arc<Service>, workers: Wo
             continue;
         };
         let (service, in_flight) = (Arc::clone(&service), Arc::clone(&in_flight));
-        workers.spawn_on_next(async move {
+        workers.next().spawn(async move {
             let peer = accepted.peer;
             if let Err(error) = Connection::run(accepted, service, in_flight, permit).await {
                 tracing::info!(?peer, %error, "connection ended");

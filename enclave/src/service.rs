@@ -8,6 +8,7 @@ use strongroom_protocol::{
     Address, Configuration, ConfigurationPin, Created, ErrorCode, Health, KeyDescription, Measurement, Nonce,
     Operation, Origin, Request, Response, VERSION,
 };
+use strongroom_runtime::Workers;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -19,7 +20,6 @@ use crate::policy::{OutOfReach, reach};
 use crate::secret::KeyMaterial;
 use crate::signing::Signing;
 use crate::transport::Peer;
-use crate::workers::Workers;
 use crate::wrapping::Wrapping;
 
 /// The enclave's one state.
@@ -31,6 +31,8 @@ pub(crate) struct Service {
     pin: Option<ConfigurationPin>,
     credentials: CredentialStore,
     signing: Signing,
+    /// How many workers ask KMS.
+    workers: usize,
     configured: OnceLock<Configured>,
     /// One Configure at a time; whether measuring has failed for good.
     configuring: Mutex<Measuring>,
@@ -74,6 +76,7 @@ impl Service {
             debug_mode,
             pin,
             credentials: CredentialStore::empty(),
+            workers: workers.count(),
             signing: Signing::new(workers),
             configured: OnceLock::new(),
             configuring: Mutex::new(Measuring::Open),
@@ -90,7 +93,7 @@ impl Service {
             Request::Hello { .. } => Err(ErrorCode::UnsupportedVersion),
             Request::Health => Ok(Response::Health(self.health())),
             Request::Attest { nonce } => self.attest(nonce).await,
-            Request::Configure { configuration } => self.configure(&configuration, peer).await,
+            Request::Configure { configuration } => Box::pin(self.configure(&configuration, peer)).await,
             Request::SetCredentials(credentials) => {
                 self.configured.get().ok_or(ErrorCode::NotConfigured)?;
                 self.credentials.replace(credentials);
@@ -188,7 +191,8 @@ impl Service {
             tracing::error!(%error, "configuration refused");
             ErrorCode::ConfigurationInvalid
         })?;
-        let kms = Kms::new(&configuration, self.kms_proxy.clone(), peer, self.credentials.clone(), self.nsm.clone());
+        let (proxy, credentials, nsm) = (self.kms_proxy.clone(), self.credentials.clone(), self.nsm.clone());
+        let kms = Kms::new(&configuration, proxy, peer, credentials, nsm, self.workers);
         let kms = kms.map_err(|error| {
             tracing::error!(%error, "configuration refused");
             ErrorCode::ConfigurationInvalid

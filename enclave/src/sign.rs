@@ -88,15 +88,17 @@ impl SigningKey {
 /// Signs what was authorized, with whatever keys, and checks every signature before it is released. The results
 /// are in the order of what they are for. Not more than [`GROUP`] at one time, for others want their turn.
 pub(crate) fn sign(authorized: Vec<Authorized<'_>>) -> Vec<Result<Signature, SignError>> {
-    let (mut ecdsa, mut ed25519) = (Together::default(), Together::default());
+    let (mut ecdsa, mut bip340, mut ed25519) = (Together::default(), Together::default(), Together::default());
     let mut results: Vec<_> = Vec::with_capacity(authorized.len());
     for (place, authorized) in authorized.iter().enumerate() {
         let (key, scheme, payload) = authorized.parts();
         results.push(match (key, scheme, payload) {
             (SigningKey::Secp256k1(key), Scheme::Ecdsa, _) => {
-                digest(payload).and_then(|digest| ecdsa.add(place, ecdsa::Item { key, digest, payload }))
+                digest(payload).and_then(|digest| ecdsa.add(place, secp256k1::Item { key, digest, payload }))
             }
-            (SigningKey::Secp256k1(key), Scheme::Bip340, _) => bip340::sign(key, payload),
+            (SigningKey::Secp256k1(key), Scheme::Bip340, _) => {
+                digest(payload).and_then(|digest| bip340.add(place, secp256k1::Item { key, digest, payload }))
+            }
             (SigningKey::Ed25519(key), Scheme::Ed25519, Payload::Message { message, hash: None }) => {
                 ed25519.add(place, ed25519::Item { key, message })
             }
@@ -105,9 +107,10 @@ pub(crate) fn sign(authorized: Vec<Authorized<'_>>) -> Vec<Result<Signature, Sig
             }
         });
     }
-    let places = ecdsa.places.into_iter().chain(ed25519.places);
-    let signed = self::ecdsa::sign(&ecdsa.items).into_iter().chain(self::ed25519::sign(&ed25519.items));
-    for (place, signed) in places.zip(signed) {
+    let places = ecdsa.places.into_iter().chain(bip340.places).chain(ed25519.places);
+    let signed =
+        [self::ecdsa::sign(&ecdsa.items), self::bip340::sign(&bip340.items), self::ed25519::sign(&ed25519.items)];
+    for (place, signed) in places.zip(signed.into_iter().flatten()) {
         if let Some(result) = results.get_mut(place) {
             *result = signed;
         }

@@ -6,22 +6,31 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use strongroom_protocol::{ErrorCode, Payload, Scheme, Signature};
+use strongroom_runtime::{Workers, worker_number};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{spawn_blocking, yield_now};
 
 use crate::policy::{Denied, Reached, authorize};
 use crate::sign::{GROUP, SignError, sign};
-use crate::workers::{self, Workers};
 
 /// What a payload's signing comes to.
 type Outcome = Result<Signature, ErrorCode>;
 
 /// The enclave's signing.
 pub(crate) struct Signing {
-    /// Parts of long lists that are signed at one time: one on each core, and one more, so that no core waits for its
-    /// next.
-    parts: Arc<Semaphore>,
+    lists: Lists,
     singles: Arc<Singles>,
+}
+
+/// What long lists take turns for.
+struct Lists {
+    /// Parts that are signed at one time: one on each core, and one more, so that no core waits for its next.
+    parts: Arc<Semaphore>,
+    /// The list whose parts are next.
+    turn: Semaphore,
+    /// Parts of one turn: two for each core. If turns were of one part, lists that come together would end together,
+    /// and the cores would idle until the next ones are there.
+    parts_of_a_turn: usize,
 }
 
 /// Single payloads, of whatever keys and callers, and the tasks that sign them.
@@ -47,9 +56,9 @@ struct Single {
 impl Signing {
     /// Signing on these workers.
     pub(crate) fn new(workers: Workers) -> Self {
-        let parts = Arc::new(Semaphore::new(workers.count() + 1));
+        let lists = Lists::on(workers.count());
         let queue = Mutex::new(Queue { waiting: VecDeque::new(), signing: vec![false; workers.count()] });
-        Self { parts, singles: Arc::new(Singles { workers, queue }) }
+        Self { lists, singles: Arc::new(Singles { workers, queue }) }
     }
 
     /// Signs what the key's policy allows of `payloads`. Each result is where its payload was.
@@ -58,8 +67,14 @@ impl Signing {
             Ok([payload]) => vec![self.singles.sign(reached, scheme, payload).await],
             // Who asks for little waits for no thread.
             Err(few) if few.len() <= GROUP => sign_part(&reached, scheme, few),
-            Err(many) => in_parts(&self.parts, many, move |part| sign_part(&reached, scheme, part)).await,
+            Err(many) => in_parts(&self.lists, many, move |part| sign_part(&reached, scheme, part)).await,
         }
+    }
+}
+
+impl Lists {
+    fn on(cores: usize) -> Self {
+        Self { parts: Arc::new(Semaphore::new(cores + 1)), turn: Semaphore::new(1), parts_of_a_turn: 2 * cores }
     }
 }
 
@@ -74,7 +89,7 @@ impl Singles {
     fn add(self: &Arc<Self>, single: Single) {
         let mut queue = self.queue();
         queue.waiting.push_back(single);
-        self.call_signer(&mut queue, workers::number());
+        self.call_signer(&mut queue, worker_number());
     }
 
     /// Sees to it that what waits is signed on the worker of this number.
@@ -83,7 +98,7 @@ impl Singles {
             && !queue.waiting.is_empty()
         {
             *signing = true;
-            self.workers.spawn_on(number, Signer { singles: Arc::clone(self), number }.run());
+            self.workers.get(number).spawn(Signer { singles: Arc::clone(self), number }.run());
         }
     }
 
@@ -109,13 +124,13 @@ struct Signer {
 impl Signer {
     async fn run(self) {
         loop {
-            // Requests that have arrived come first, and then there are more to sign together.
-            yield_now().await;
             let group = self.take();
             if group.is_empty() {
                 return;
             }
             sign_singles(group);
+            // Requests that have arrived meanwhile come first, and then there are more to sign together.
+            yield_now().await;
         }
     }
 
@@ -167,10 +182,10 @@ fn sign_singles(group: Vec<Single>) {
 }
 
 /// Does `work` on a long list in equal parts of at most [`GROUP`], on threads of their own and on all cores. Lists that
-/// come at one time take turns, part by part, for a list waits for one core at a time. The results are in the list's
-/// order; a part that panics has none but `Internal`.
+/// come at one time take turns, some parts each. The results are in the list's order; a part that panics has none but
+/// `Internal`.
 async fn in_parts<T: Send + 'static>(
-    cores: &Arc<Semaphore>,
+    lists: &Lists,
     list: Vec<T>,
     work: impl Fn(Vec<T>) -> Vec<Result<Signature, ErrorCode>> + Clone + Send + 'static,
 ) -> Vec<Result<Signature, ErrorCode>> {
@@ -178,14 +193,20 @@ async fn in_parts<T: Send + 'static>(
     let length = count.div_ceil(count.div_ceil(GROUP).max(1));
     let (mut list, mut parts) = (list.into_iter(), Vec::new());
     while list.len() > 0 {
-        let part: Vec<_> = list.by_ref().take(length).collect();
-        let core = Arc::clone(cores).acquire_owned().await;
-        let (length, work) = (part.len(), work.clone());
-        let results = spawn_blocking(move || {
-            let _core = core;
-            work(part)
-        });
-        parts.push((length, results));
+        let _turn = lists.turn.acquire().await;
+        for _ in 0..lists.parts_of_a_turn {
+            let part: Vec<_> = list.by_ref().take(length).collect();
+            let core = Arc::clone(&lists.parts).acquire_owned().await;
+            let (length, work) = (part.len(), work.clone());
+            let results = spawn_blocking(move || {
+                let _core = core;
+                work(part)
+            });
+            parts.push((length, results));
+            if list.len() == 0 {
+                break;
+            }
+        }
     }
     let mut results = Vec::with_capacity(count);
     for (length, part) in parts {

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use strongroom_protocol::{Address, Cid};
+use strongroom_runtime::UnixSocket;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
@@ -102,7 +103,7 @@ impl Accepted {
     pub(crate) async fn establish(self) -> io::Result<ByteStream> {
         let (mut stream, port) = match self.socket {
             Socket::Vsock(socket) => return Ok(ByteStream::over(VsockStream::from(socket))),
-            Socket::Unix(socket, None) => return UnixStream::from_std(socket).map(ByteStream::over),
+            Socket::Unix(socket, None) => return UnixSocket::new(socket).map(ByteStream::over),
             Socket::Unix(socket, Some(port)) => (UnixStream::from_std(socket)?, port),
         };
         let mut line = Vec::with_capacity(MAX_CONNECT_LINE);
@@ -116,7 +117,7 @@ impl Accepted {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         stream.write_all(format!("OK {port}\n").as_bytes()).await?;
-        Ok(ByteStream::over(stream))
+        UnixSocket::over(stream).map(ByteStream::over)
     }
 }
 
@@ -136,9 +137,10 @@ pub(crate) async fn dial(address: &Address, parent: Peer) -> io::Result<ByteStre
             };
             VsockStream::connect(VsockAddr::new(cid, *port)).await.map(ByteStream::over)
         }
-        Address::Unix(path) => UnixStream::connect(path).await.map(ByteStream::over),
+        Address::Unix(path) => UnixSocket::over(UnixStream::connect(path).await?).map(ByteStream::over),
         Address::UnixHybrid { path, port } => {
-            UnixStream::connect(Address::hybrid_host_path(path, *port)).await.map(ByteStream::over)
+            let stream = UnixStream::connect(Address::hybrid_host_path(path, *port)).await?;
+            UnixSocket::over(stream).map(ByteStream::over)
         }
     }
 }

@@ -29,4 +29,3 @@ pub mod stored_record;
 pub mod tls;
 pub mod transport;
 pub mod verify;
-pub mod workers;

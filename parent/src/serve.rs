@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use strongroom_runtime::Workers;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -21,7 +22,9 @@ use crate::kms_proxy::{self, Remote};
 use crate::records::Records;
 use crate::tls::Acceptor;
 use crate::transport::Listener;
-use crate::workers::Workers;
+
+/// More serve nobody: each has a connection to the enclave, which has 64 places.
+const MAX_WORKERS: usize = 16;
 
 /// Why the daemon did not start. The operator is to blame, or the machine.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +75,7 @@ pub async fn serve(loaded: Loaded) -> Result<(), ServeError> {
     let credentials = CredentialFeed::new(aws.credentials_provider().ok_or(ServeError::NoProviderChain)?);
     tokio::spawn(credentials.clone().keep_fresh());
     let store = KeyStore::open(&config.store, &aws).map_err(ServeError::Store)?;
-    let workers = Workers::start().map_err(ServeError::Workers)?;
+    let workers = Workers::start(MAX_WORKERS).map_err(ServeError::Workers)?;
     let address = config.enclave.address.clone();
     let enclave = EnclaveClient::start(address, enclave_bytes, credentials.clone(), workers.clone())?;
 

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use strongroom_protocol::{Address, Cid};
+use strongroom_runtime::UnixSocket;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -45,8 +46,8 @@ async fn connect(address: &Address) -> io::Result<Stream> {
             VsockStream::connect(VsockAddr::new(*cid, *port)).await.map(Stream::over)
         }
         Address::Vsock { cid: Cid::Any | Cid::Parent, .. } => Err(io::ErrorKind::AddrNotAvailable.into()),
-        Address::Unix(path) => UnixStream::connect(path).await.map(Stream::over),
-        Address::UnixHybrid { path, port } => connect_hybrid(path, *port).await.map(Stream::over),
+        Address::Unix(path) => Stream::over_unix(UnixStream::connect(path).await?),
+        Address::UnixHybrid { path, port } => Stream::over_unix(connect_hybrid(path, *port).await?),
     }
 }
 
@@ -111,7 +112,7 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Vsock(listener) => listener.accept().await.map(|(stream, _)| Stream::over(stream)),
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::over(stream)),
+            Self::Unix(listener) => Stream::over_unix(listener.accept().await?.0),
         }
     }
 }
@@ -142,6 +143,10 @@ async fn is_abandoned_socket(path: &Path) -> bool {
 impl Stream {
     fn over(stream: impl ByteStream + 'static) -> Self {
         Self(Box::new(stream))
+    }
+
+    fn over_unix(stream: UnixStream) -> io::Result<Self> {
+        UnixSocket::over(stream).map(Self::over)
     }
 }
 

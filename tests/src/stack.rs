@@ -418,6 +418,17 @@ impl Stack {
         wait_ready(&self.http, &self.url, &self.parent).await
     }
 
+    /// The last lines that parent and enclave logged, for whom a test fails.
+    #[must_use]
+    pub fn log_ends(&self) -> String {
+        let enclave = match &self.enclave {
+            Enclave::Process(process) => process.log_end(),
+            Enclave::Machine(machine) => machine.qemu.log_end(),
+            Enclave::Elsewhere => String::new(),
+        };
+        format!("parent:\n{}\nenclave:\n{enclave}", self.parent.log_end())
+    }
+
     /// Writes the configuration anew from the plan and admits it, and nothing else, to the KMS keys. An
     /// enclave takes it only at its next boot, a parent at its next start.
     ///

@@ -41,6 +41,11 @@ fn protocol_names_these_crates_and_no_others() {
 }
 
 #[test]
+fn runtime_names_tokio_and_nothing_else() {
+    assert_eq!(dependencies("strongroom-runtime", "1"), ["tokio".to_owned()].into());
+}
+
+#[test]
 fn enclave_names_these_crates_and_no_others() {
     let allowed = [
         "aws-credential-types",
@@ -65,6 +70,7 @@ fn enclave_names_these_crates_and_no_others() {
         "sha2",
         "sha3",
         "strongroom-protocol",
+        "strongroom-runtime",
         "thiserror",
         "tokio",
         "tokio-rustls",
@@ -261,7 +267,7 @@ fn serde_cbor_is_named_by_the_codec_and_the_reader_of_signed_things_only() {
 
 #[test]
 fn no_code_is_unsafe() {
-    for folder in ["protocol/src", "enclave/src", "parent/src", "tests/src"] {
+    for folder in ["protocol/src", "runtime/src", "enclave/src", "parent/src", "tests/src"] {
         assert_only(folder, &["unsafe {", "unsafe fn", "unsafe impl"], &[]);
     }
 }

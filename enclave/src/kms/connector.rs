@@ -20,6 +20,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use strongroom_protocol::Address;
+use strongroom_runtime::worker_number;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -37,7 +38,7 @@ const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Idle connections are kept this long; KMS closes them after about a minute.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
-/// Idle connections kept.
+/// Idle connections kept, of all workers together.
 const MAX_IDLE: usize = 64;
 /// Longest reply: an envelope of 6144 bytes in base64, and JSON around it.
 const MAX_REPLY: usize = 64 * 1024;
@@ -47,13 +48,17 @@ const MAX_REPLY: usize = 64 * 1024;
 #[error("tls_roots are not certificates in PEM")]
 pub(crate) struct InvalidRoots;
 
-/// A pooled HTTPS client over the proxy.
+/// A pooled HTTPS client over the proxy, for each worker one: a connection lives on the worker that opened it, and a
+/// call on another would wake that one at every step.
 #[derive(Clone)]
-pub(crate) struct Connector(Client<Dialer, SdkBody>);
+pub(crate) struct Connector {
+    first: Client<Dialer, SdkBody>,
+    more: Arc<[Client<Dialer, SdkBody>]>,
+}
 
 impl Connector {
     /// Trusts `roots` (PEM), or Amazon's.
-    pub(crate) fn new(proxy: Address, parent: Peer, roots: Option<&str>) -> Result<Self, InvalidRoots> {
+    pub(crate) fn new(proxy: Address, parent: Peer, roots: Option<&str>, workers: usize) -> Result<Self, InvalidRoots> {
         let mut store = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(roots.map_or(AMAZON_ROOTS, str::as_bytes)) {
             store.add(root.map_err(|_| InvalidRoots)?).map_err(|_| InvalidRoots)?;
@@ -69,13 +74,14 @@ impl Connector {
             .with_root_certificates(store)
             .with_no_client_auth();
         let dialer = Dialer { proxy: Arc::new(proxy), parent, tls: TlsConnector::from(Arc::new(tls)) };
-        Ok(Self(
+        let client = |_| {
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE_TIMEOUT)
-                .pool_max_idle_per_host(MAX_IDLE)
-                .build(dialer),
-        ))
+                .pool_max_idle_per_host(MAX_IDLE.div_ceil(workers.max(1)))
+                .build(dialer.clone())
+        };
+        Ok(Self { first: client(0), more: (1..workers).map(client).collect() })
     }
 
     /// The client in the form that the SDK takes.
@@ -86,7 +92,8 @@ impl Connector {
 
     async fn send(self, request: HttpRequest) -> Result<RawResponse, ConnectorError> {
         let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
-        let (head, body) = self.0.request(request).await.map_err(|e| ConnectorError::io(e.into()))?.into_parts();
+        let here = worker_number().checked_sub(1).and_then(|number| self.more.get(number)).unwrap_or(&self.first);
+        let (head, body) = here.request(request).await.map_err(|e| ConnectorError::io(e.into()))?.into_parts();
         let body = Limited::new(body, MAX_REPLY).collect().await.map_err(ConnectorError::io)?.to_bytes();
         let response = hyper::Response::from_parts(head, SdkBody::from(body));
         HttpResponse::try_from(response).map_err(|e| ConnectorError::other(e.into(), None))
@@ -180,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn amazons_roots_are_compiled_in_and_others_must_be_certificates() {
         let proxy: Address = "unix:/nowhere".parse().expect("valid");
-        let connector = |roots| Connector::new(proxy.clone(), Peer { cid: None }, roots);
+        let connector = |roots| Connector::new(proxy.clone(), Peer { cid: None }, roots, 2);
         assert!(connector(None).is_ok());
         assert_eq!(connector(Some("")).err(), Some(InvalidRoots));
         assert_eq!(connector(Some("not PEM")).err(), Some(InvalidRoots));

@@ -1,27 +1,38 @@
-//! Schnorr signatures of BIP-340 over 32 bytes.
+//! Schnorr signatures of BIP-340 over 32 bytes, one or many at one time: many share the wiping of the stack, and
+//! nothing else.
 
 use k256::elliptic_curve::point::AffineCoordinates;
 use k256::elliptic_curve::{CurveAffine, PrimeField};
 use k256::{ProjectivePoint, Scalar};
 use sha2::{Digest, Sha256};
-use strongroom_protocol::{ByteArray, Payload, Signature};
+use strongroom_protocol::{ByteArray, Signature};
 
 use super::public_point::sum;
-use super::secp256k1::{Key, reduced};
+use super::secp256k1::{Item, Key, reduced};
 use super::{SignError, digest};
 use crate::secret::on_wiped_stack;
 
-pub(super) fn sign(key: &Key, payload: &Payload) -> Result<Signature, SignError> {
-    let message = digest(payload)?;
-    let mut auxiliary = [0; 32];
+pub(super) fn sign(items: &[Item<'_>]) -> Vec<Result<Signature, SignError>> {
+    if items.is_empty() {
+        return Vec::new();
+    }
+    let mut auxiliary = vec![[0; 32]; items.len()];
     // Fresh randomness only hardens the nonce (BIP-340, "Default Signing"); it does not make it.
-    getrandom::fill(&mut auxiliary).map_err(|_| SignError::CheckFailed)?;
-    let bytes = on_wiped_stack(|| make(key, &message, &auxiliary)).ok_or(SignError::CheckFailed)?;
-    // Of the payload again: see `ecdsa::Item`.
-    if !holds(key, &digest(payload)?, &bytes) {
+    if getrandom::fill(auxiliary.as_flattened_mut()).is_err() {
+        return items.iter().map(|_| Err(SignError::CheckFailed)).collect();
+    }
+    let made: Vec<_> = on_wiped_stack(|| {
+        items.iter().zip(&auxiliary).map(|(item, auxiliary)| make(item.key, &item.digest, auxiliary)).collect()
+    });
+    items.iter().zip(made).map(|(item, made)| release(item, made.ok_or(SignError::CheckFailed)?)).collect()
+}
+
+/// The signature, if it holds for the payload as it is now.
+fn release(item: &Item<'_>, made: [u8; 64]) -> Result<Signature, SignError> {
+    if !holds(item.key, &digest(item.payload)?, &made) {
         return Err(SignError::CheckFailed);
     }
-    Ok(Signature { bytes: ByteArray(bytes), recovery_id: None })
+    Ok(Signature { bytes: ByteArray(made), recovery_id: None })
 }
 
 /// None with a probability of 2^-255. The caller wipes the stack.

@@ -11,25 +11,15 @@ use k256::elliptic_curve::{BatchNormalize, Curve, PrimeField};
 use k256::{AffinePoint, FieldBytes, ProjectivePoint, Scalar, Secp256k1, U256};
 use rfc6979::KGenerator;
 use sha2::Sha256;
-use strongroom_protocol::{ByteArray, Payload, Signature};
+use strongroom_protocol::{ByteArray, Signature};
 use wnaf::array::typenum::U5;
 use wnaf::{WnafBase, WnafScalar};
 use zeroize::Zeroizing;
 
 use super::public_point::{PublicPoint, sum};
-use super::secp256k1::{Key, reduced};
+use super::secp256k1::{Item, reduced};
 use super::{SignError, digest};
 use crate::secret::on_wiped_stack;
-
-/// What is to be signed.
-pub(super) struct Item<'a> {
-    pub(super) key: &'a Key,
-    /// What signing reads.
-    pub(super) digest: [u8; 32],
-    /// What the check reads: if the digest changed between its two uses, in the nonce and in s, two signatures by
-    /// one nonce would give the key away.
-    pub(super) payload: &'a Payload,
-}
 
 /// Signs all, releases those that hold.
 pub(super) fn sign(items: &[Item<'_>]) -> Vec<Result<Signature, SignError>> {

@@ -3,7 +3,7 @@
 
 use strongroom_protocol::{Curve, Payload, Scheme, Signature};
 
-use super::{SigningKey, bip340, digest, ecdsa, ed25519};
+use super::{SigningKey, bip340, digest, ecdsa, ed25519, secp256k1};
 use crate::secret::{Secret, on_wiped_stack};
 
 /// A key whose secret the caller has anyway.
@@ -23,7 +23,9 @@ impl RawKey {
             (SigningKey::Secp256k1(_), Scheme::Ecdsa, _) => {
                 return self.sign_together(std::slice::from_ref(payload))?.pop();
             }
-            (SigningKey::Secp256k1(key), Scheme::Bip340, _) => bip340::sign(key, payload),
+            (SigningKey::Secp256k1(key), Scheme::Bip340, _) => {
+                bip340::sign(&[secp256k1::Item { key, digest: digest(payload).ok()?, payload }]).pop()?
+            }
             (SigningKey::Ed25519(key), Scheme::Ed25519, Payload::Message { message, hash: None }) => {
                 ed25519::sign(&[ed25519::Item { key, message }]).pop()?
             }
@@ -36,7 +38,7 @@ impl RawKey {
     #[must_use]
     pub fn sign_together(&self, payloads: &[Payload]) -> Option<Vec<Signature>> {
         let SigningKey::Secp256k1(key) = &self.0 else { return None };
-        let item = |payload| Some(ecdsa::Item { key, digest: digest(payload).ok()?, payload });
+        let item = |payload| Some(secp256k1::Item { key, digest: digest(payload).ok()?, payload });
         let items: Vec<_> = payloads.iter().map(item).collect::<Option<_>>()?;
         ecdsa::sign(&items).into_iter().map(Result::ok).collect()
     }

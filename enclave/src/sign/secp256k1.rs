@@ -6,10 +6,21 @@ use k256::elliptic_curve::PrimeField;
 use k256::elliptic_curve::ops::Reduce;
 use k256::elliptic_curve::sec1::ToSec1Point;
 use k256::{FieldBytes, NonZeroScalar, ProjectivePoint, Scalar, schnorr};
+use strongroom_protocol::Payload;
 
 use super::NotAKey;
 use super::public_point::PublicPoint;
 use crate::secret::Secret;
+
+/// What is to be signed.
+pub(super) struct Item<'a> {
+    pub(super) key: &'a Key,
+    /// What signing reads.
+    pub(super) digest: [u8; 32],
+    /// What the check reads: if the digest changed between its two uses, in the nonce and in s, two signatures by
+    /// one nonce would give the key away.
+    pub(super) payload: &'a Payload,
+}
 
 /// A scalar and its point.
 pub(crate) struct Key {

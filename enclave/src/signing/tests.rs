@@ -19,7 +19,7 @@ fn marked(item: usize) -> Result<Signature, ErrorCode> {
 
 #[tokio::test]
 async fn a_list_in_parts_keeps_its_order_whatever_its_length() {
-    let cores = Arc::new(Semaphore::new(3));
+    let lists = Lists::on(2);
     for count in [0, 1, GROUP - 1, GROUP, GROUP + 1, 2 * GROUP, 2 * GROUP + 1, 1000] {
         let lengths = Arc::new(Lock::new(Vec::new()));
         let seen = Arc::clone(&lengths);
@@ -27,33 +27,33 @@ async fn a_list_in_parts_keeps_its_order_whatever_its_length() {
             seen.lock().unwrap().push(part.len());
             part.into_iter().map(marked).collect()
         };
-        let results = in_parts(&cores, (0..count).collect(), work).await;
+        let results = in_parts(&lists, (0..count).collect(), work).await;
         assert_eq!(results, (0..count).map(marked).collect::<Vec<_>>());
         let lengths: HashSet<_> = lengths.lock().unwrap().iter().copied().collect();
         assert!(lengths.iter().all(|length| *length <= GROUP), "{lengths:?}");
     }
-    assert_eq!(cores.available_permits(), 3);
+    assert_eq!((lists.parts.available_permits(), lists.turn.available_permits()), (3, 1));
 }
 
 #[tokio::test]
 async fn a_part_that_panics_fails_alone_and_gives_its_core_back() {
-    let cores = Arc::new(Semaphore::new(1));
+    let lists = Lists::on(1);
     let work = |part: Vec<usize>| {
         assert!(!part.contains(&(GROUP + 1)), "a fault");
         part.into_iter().map(marked).collect()
     };
-    let results = in_parts(&cores, (0..4 * GROUP).collect(), work).await;
+    let results = in_parts(&lists, (0..4 * GROUP).collect(), work).await;
     for (item, result) in results.into_iter().enumerate() {
         let expected = if item / GROUP == 1 { Err(ErrorCode::Internal) } else { marked(item) };
         assert_eq!(result, expected, "{item}");
     }
-    assert_eq!(cores.available_permits(), 1);
+    assert_eq!((lists.parts.available_permits(), lists.turn.available_permits()), (2, 1));
 }
 
 /// The second list has its turn before the first is done.
 #[tokio::test]
 async fn a_long_list_does_not_hold_up_another() {
-    let cores = Arc::new(Semaphore::new(1));
+    let lists = Lists::on(1);
     let order = Arc::new(Lock::new(Vec::new()));
     let list = |name: char, parts: usize| {
         let order = Arc::clone(&order);
@@ -61,7 +61,7 @@ async fn a_long_list_does_not_hold_up_another() {
             order.lock().unwrap().push(name);
             part.into_iter().map(marked).collect()
         };
-        in_parts(&cores, (0..parts * GROUP).collect(), work)
+        in_parts(&lists, (0..parts * GROUP).collect(), work)
     };
     tokio::join!(list('a', 50), list('b', 2));
     let order: String = order.lock().unwrap().iter().collect();
@@ -80,11 +80,11 @@ async fn every_payload_is_authorized_by_itself() {
             hash: Some(HashFunction::Keccak256),
         },
     };
-    let cores = Arc::new(Semaphore::new(2));
+    let lists = Lists::on(1);
     for count in [1, 7, GROUP, GROUP + 1, 500] {
         let part_of = reached.clone();
         let work = move |part| sign_part(&part_of, None, part);
-        let results = in_parts(&cores, (0..count).map(payload).collect(), work).await;
+        let results = in_parts(&lists, (0..count).map(payload).collect(), work).await;
         assert_eq!(results.len(), count);
         for (item, result) in results.into_iter().enumerate() {
             match item % 7 {

@@ -45,7 +45,7 @@ pub(super) struct NewTokenArguments {
 pub(super) fn serve(config: &Path) -> Outcome {
     let loaded = Config::load(config).map_err(failed)?;
     logging::start(loaded.config.log.format);
-    let runtime = tokio::runtime::Runtime::new().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     runtime.block_on(serve::serve(loaded)).map_err(failed)?;
     Ok(Exit::Done)
 }

@@ -4,11 +4,11 @@ use std::io;
 use std::sync::Arc;
 
 use strongroom_protocol::Address;
+use strongroom_runtime::{Workers, worker_number};
 use tokio::task::JoinSet;
 
-use super::connection::Connection;
+use super::connection::{Callers, Connection};
 use crate::transport::dial;
-use crate::workers::{self, Workers};
 
 /// One connection per worker. Clones share them.
 #[derive(Debug, Clone)]
@@ -23,10 +23,11 @@ impl Lanes {
     /// # Errors
     /// The other side's: nobody listens, or not for so many.
     pub(super) async fn open(address: &Address, workers: &Workers) -> io::Result<Self> {
-        let mut connections = Vec::new();
+        let (mut connections, callers) = (Vec::new(), Callers::none(workers.count()));
         for worker in workers.all() {
-            let address = address.clone();
-            let dialled = worker.spawn(async move { dial(&address).await.map(Connection::open) }).await;
+            let (address, callers) = (address.clone(), callers.clone());
+            let dialling = async move { Ok(Connection::open(dial(&address).await?, callers)) };
+            let dialled: Result<io::Result<_>, _> = worker.spawn(dialling).await;
             connections.push(dialled.map_err(io::Error::other)??);
         }
         let mut connections = connections.into_iter();
@@ -41,22 +42,26 @@ impl Lanes {
 
     /// That of the worker that this runs on; elsewhere the first.
     pub(super) fn here(&self) -> &Connection {
-        workers::number().checked_sub(1).and_then(|number| self.more.get(number)).unwrap_or(&self.first)
+        worker_number().checked_sub(1).and_then(|number| self.more.get(number)).unwrap_or(&self.first)
+    }
+
+    /// What `ask` brings on each of them, side by side, in the order of their answers.
+    pub(super) async fn on_each<T: Send + 'static, F>(&self, ask: impl Fn(Connection) -> F) -> Vec<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.all().cloned().map(ask).collect::<JoinSet<T>>().join_all().await
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Connection> {
+    fn all(&self) -> impl Iterator<Item = &Connection> {
         std::iter::once(&self.first).chain(self.more.iter())
     }
 
     /// Returns once one of them is closed.
     pub(super) async fn one_closed(&self) {
-        let mut closing = JoinSet::new();
-        for connection in self.all() {
-            let connection = connection.clone();
-            closing.spawn(async move { connection.closed().await });
-        }
-        closing.join_next().await;
+        let closed = |connection: Connection| async move { connection.closed().await };
+        self.all().cloned().map(closed).collect::<JoinSet<()>>().join_next().await;
     }
 
     /// Closes all. Requests in flight fail.

@@ -16,11 +16,11 @@ use strongroom_protocol::{
     KeyId, KeyRecord, KmsKeyArn, Nonce, Payload, Policy, PresentedRecord, PublicKey, RecipientName, Request,
     RequestFrame, Response, Scheme, SealedKey, Signature,
 };
+use strongroom_runtime::Workers;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::credentials::CredentialFeed;
-use crate::workers::Workers;
 use connection::{Connection, Failure, Sender};
 pub use lanes::Lanes;
 pub use probe::{ProbeError, probe};

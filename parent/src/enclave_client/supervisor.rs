@@ -8,6 +8,7 @@ use std::time::Duration;
 use strongroom_protocol::{
     Address, ByteString, Credentials, ErrorCode, Health, MAX_CONFIGURATION, Request, RequestFrame, Response, VERSION,
 };
+use strongroom_runtime::Workers;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
@@ -15,7 +16,6 @@ use tracing::{debug, info, warn};
 use super::connection::{Connection, Failure, Sender};
 use super::lanes::Lanes;
 use crate::credentials::CredentialFeed;
-use crate::workers::Workers;
 
 /// How the enclave is, as far as this side knows.
 #[derive(Debug, Clone)]
@@ -133,8 +133,10 @@ impl Supervisor {
     }
 
     async fn prepare(&self, lanes: &Lanes) -> Result<Health, Status> {
-        for connection in lanes.all() {
-            match ask(connection, Request::Hello { version: VERSION }, STEP_DEADLINE).await {
+        let greet =
+            |connection| async move { ask(&connection, Request::Hello { version: VERSION }, STEP_DEADLINE).await };
+        for reply in lanes.on_each(greet).await {
+            match reply {
                 Ok(Response::Hello { version: VERSION }) => {}
                 Ok(_) | Err(Failure::Refused(ErrorCode::UnsupportedVersion)) => return Err(Status::OtherVersion),
                 Err(_) => return Err(self.away()),
@@ -167,8 +169,9 @@ impl Supervisor {
             if owed {
                 owed = !push_credentials(lanes.first(), &self.credentials).await;
             }
-            for connection in lanes.all() {
-                match pulse(connection).await {
+            // Side by side: one that is dead is found out as soon as if it were the only one.
+            for pulse in lanes.on_each(|connection| async move { pulse(&connection).await }).await {
+                match pulse {
                     Pulse::Health(health) => {
                         owed |= self.owes_credentials(&health);
                         self.update(health);

@@ -10,6 +10,7 @@ use strongroom_protocol::{
     Address, ByteArray, ByteString, ErrorCode, Health, MAX_MESSAGE, Payload, Request, RequestFrame, Response,
     ResponseFrame, Scheme, Signature,
 };
+use strongroom_runtime::Workers;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
@@ -17,7 +18,6 @@ use tokio::time::Instant;
 
 use super::{CallError, EnclaveClient, Status};
 use crate::credentials::CredentialFeed;
-use crate::workers::Workers;
 
 /// What the enclave does with a frame: answers to send, or `None` to hang up.
 type Behaviour = fn(RequestFrame, &mut Memory) -> Option<Vec<ResponseFrame>>;
@@ -46,7 +46,7 @@ impl Bench {
         let credentials = AwsCredentials::new("AKIA", "secret", None, None, "test");
         let feed = CredentialFeed::new(SharedCredentialsProvider::new(credentials));
         let address = Address::Unix(path.clone());
-        let client = EnclaveClient::start(address, b"{}".to_vec(), feed.clone(), Workers::here()).expect("short");
+        let client = EnclaveClient::start(address, b"{}".to_vec(), feed.clone(), Workers::here(1)).expect("short");
         Self { _folder: folder, path, feed, client }
     }
 

@@ -2,7 +2,6 @@
 //! page, the JSON body. Bad input ends here and reaches no handler.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -15,7 +14,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use strongroom_protocol::{DerivationPath, InvalidPath, KeyId, MAX_NONCE, Nonce};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 use tracing::Span;
 use utoipa::IntoParams;
 
@@ -31,9 +30,6 @@ const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// Of a longer body, this much more is read and dropped, so that its sender gets to read the answer.
 const DISCARDED: usize = 1024 * 1024;
-
-/// How long a refused request is listened to.
-const PROMPTLY: Duration = Duration::from_secs(1);
 
 /// Memory for callers' bodies, over all requests. What is in it is counted in bytes, because requests are
 /// of very different sizes: a few hundred of the largest would fill a small host.
@@ -366,21 +362,6 @@ async fn managed(request: Request, app: &App) -> Result<(KeyId, Context, UnreadB
     caller.authorize_key(Operation::Manage, &key_id)?;
     let body = UnreadBody::from_request(Request::from_parts(parts, body), app).await?;
     Ok((key_id, context, body))
-}
-
-/// Drops what a refused request still brings, if it does so soon. Over HTTP/2, what comes after its answer is an error
-/// of the connection, which ends after some of them.
-pub(super) async fn discard(mut body: Body) {
-    let rest = async {
-        let mut length = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            length += frame.into_data().map_or(0, |data| data.len());
-            if length > DISCARDED {
-                break;
-            }
-        }
-    };
-    let _ = timeout(PROMPTLY, rest).await;
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -1,6 +1,6 @@
 //! The REST interface: routes, and what surrounds every request: an id, a deadline, a log line, and a
 //! wall that a panic does not pass. What the calls do is in `keys`, `sign`, `changes`, `custody`, `evidence` and `probes`; how their
-//! input is read, in `extract`; what they look like on the wire, in `api`.
+//! input is read, in `extract`, and what nobody has read of it, in `leftover`; what they look like on the wire, in `api`.
 
 mod admission;
 mod api;
@@ -9,6 +9,7 @@ mod custody;
 mod evidence;
 mod extract;
 mod keys;
+mod leftover;
 mod openapi;
 mod probes;
 mod schema;
@@ -133,17 +134,15 @@ fn routes() -> OpenApiRouter<App> {
 }
 
 /// Every request passes here, and every reply.
-async fn surround(State(app): State<App>, mut request: Request, next: Next) -> Response<Body> {
+async fn surround(State(app): State<App>, request: Request, next: Next) -> Response<Body> {
     let started = Instant::now();
+    let mut request = leftover::none_of(request);
     let mut context =
         Context { id: request_id(request.headers()), deadline: started + app.request_timeout, place: None };
     if !probes::is_probe(request.uri()) {
         match app.admission.admit() {
             Ok(place) => context.place = Some(place),
-            Err(problem) => {
-                extract::discard(request.into_body()).await;
-                return finish(problem.into_response(), &context);
-            }
+            Err(problem) => return finish(problem.into_response(), &context),
         }
     }
     let method = request.method().clone();
@@ -162,16 +161,19 @@ async fn surround(State(app): State<App>, mut request: Request, next: Next) -> R
     };
     let problem = response.extensions().get::<Problem>().map(|problem| problem.kind.slug());
     let response = finish(response, &context);
-    span.in_scope(|| {
+    let status = response.status().as_u16();
+    let line = move || {
         info!(
             method = method.as_str(),
             route = route.as_ref().map_or("none", MatchedPath::as_str),
-            status = response.status().as_u16(),
+            status,
             problem,
             latency_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
             "request"
         );
-    });
+    };
+    // The caller does not wait for it: writing a line takes longer than a hop to the enclave.
+    tokio::spawn(async move { span.in_scope(line) });
     response
 }
 

@@ -11,17 +11,17 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use strongroom_runtime::Workers;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt as _;
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
 use crate::tls::{Acceptor, Client};
-use crate::workers::Workers;
 
 /// How long a caller may take to agree on TLS.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -48,6 +48,9 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How often an HTTP/2 caller is asked whether it still lives; it has [`HEAD_DEADLINE`] to say so.
 const PING_EVERY: Duration = Duration::from_secs(10);
 
+/// How long the workers may take for the rest.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Where callers come in: from a listener alone, over plain HTTP.
 #[derive(Debug)]
 pub struct Entrance {
@@ -61,7 +64,7 @@ pub struct Entrance {
 
 impl From<TcpListener> for Entrance {
     fn from(listener: TcpListener) -> Self {
-        Self { listener, tls: None, workers: Workers::here() }
+        Self { listener, tls: None, workers: Workers::here(1) }
     }
 }
 
@@ -117,6 +120,13 @@ pub async fn serve(
     if timeout(drain, finished).await.is_err() {
         warn!(connections = connections.len(), "some requests were not finished in time");
     }
+    // What their workers have yet to do for those that were, above all their lines in the log.
+    let settled = async {
+        for worker in workers.all() {
+            let _ = worker.spawn(yield_now()).await;
+        }
+    };
+    let _ = timeout(GRACE, settled).await;
 }
 
 /// Whether the first thing that comes is the preface of HTTP/2 (RFC 9113 section 3.4): clients that speak it

@@ -10,6 +10,7 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use strongroom_protocol::frame::MAX_ENTRIES;
 use strongroom_protocol::{Address, Algorithm, HashFunction, Origin, Scheme};
+use strongroom_runtime::Workers;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -22,7 +23,6 @@ use crate::key_state::StateName;
 use crate::key_store::{Directory, KeyStore};
 use crate::records::Records;
 use crate::stored_record::tests::sample;
-use crate::workers::Workers;
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -45,7 +45,8 @@ impl Bench {
         let app = App::new(Parts {
             admission: Admission::new(&Limits::default(), &identities),
             identities,
-            enclave: EnclaveClient::start(nobody, b"{}".to_vec(), credentials.clone(), Workers::here()).expect("short"),
+            enclave: EnclaveClient::start(nobody, b"{}".to_vec(), credentials.clone(), Workers::here(1))
+                .expect("short"),
             records: Records::new(store, &Limits::default()),
             credentials,
             request_timeout: Duration::from_millis(500),

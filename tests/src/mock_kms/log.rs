@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use strongroom_protocol::document::Payload;
@@ -74,12 +75,17 @@ impl CallLog {
     }
 
     /// Appends a call and numbers it.
-    pub(super) fn append(&mut self, mut call: Call) -> io::Result<()> {
+    pub(super) fn append(&mut self, mut call: Call, started: Instant) -> io::Result<()> {
+        let until_now = || u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         call.sequence = self.calls.len() as u64 + 1;
+        call.handled_us = until_now();
         let mut line = serde_json::to_vec(&call)?;
         line.push(b'\n');
+        self.file.write_all(&line)?;
+        // What the file does not say of itself: the writing.
+        call.handled_us = until_now();
         self.calls.push(call);
-        self.file.write_all(&line)
+        Ok(())
     }
 
     /// The calls after the one of this number.

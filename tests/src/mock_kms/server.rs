@@ -68,8 +68,7 @@ async fn answer(kms: Arc<Kms>, request: Request<Incoming>) -> Result<Response<Re
     let request_id = trail.request_id.clone();
     trail.outcome = outcome.as_ref().err().map_or("Success", KmsError::code).to_owned();
     trail.faults.clone_from(&faults);
-    trail.handled_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    kms.log().append(trail)?;
+    kms.log().append(trail, started)?;
     if faults.contains(&FaultKind::Hang) {
         std::future::pending::<()>().await;
     }

@@ -66,8 +66,10 @@ async fn an_enclave_that_does_not_read() {
     signal_enclave(&it, Signal::CONT);
     let continued = Instant::now();
     it.stack.wait_ready().await.expect("ready");
+    let ready = continued.elapsed();
     it.signs("a").await;
-    assert!(continued.elapsed() < PROMPTLY, "{:?}", continued.elapsed());
+    let signed = continued.elapsed();
+    assert!(signed < PROMPTLY, "ready after {ready:?}, signed after {signed:?}\n{}", it.stack.log_ends());
 }
 
 #[tokio::test]

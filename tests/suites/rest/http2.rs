@@ -45,3 +45,21 @@ async fn what_is_refused_over_http_1_1_is_refused_over_http_2() {
         assert_eq!(answers[0]["status"], status, "{name}: {}", answers[0]);
     }
 }
+
+/// Whatever is answered before its body is read.
+#[tokio::test]
+async fn a_connection_outlives_its_refusals() {
+    let (scene, _) = OPEN.enter().await;
+    let bodies = vec![json!({ "load": "x".repeat(20_000) }); 1_500];
+    for (authority, path, status) in [
+        ("example.org", "/v1/keys/http2/sign", 403),
+        ("localhost", "/v1/keys/%C3%A4/sign", 422),
+        ("localhost", "/nowhere", 404),
+        ("localhost", "/v1/keys/http2", 405),
+    ] {
+        let url = &scene.stack.url;
+        let answers = ask(json!({ "url": url, "authority": authority, "path": path, "bodies": bodies })).await;
+        assert_eq!(answers.len(), bodies.len());
+        assert!(answers.iter().all(|answer| answer["status"] == status), "{path}: {}", answers[0]);
+    }
+}

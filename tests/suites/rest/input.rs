@@ -7,6 +7,7 @@ use strongroom_tests::api::{Api, Reply};
 
 use super::wire::Wire;
 use super::{OPEN, assert_ok, assert_problem, header, with_key};
+use crate::scene::eventually;
 
 const DIGEST: &str = "0x9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0";
 
@@ -442,8 +443,11 @@ async fn a_request_has_the_callers_id_or_a_new_one() {
         made.insert(reply.text("request_id").to_owned());
     }
     assert_eq!(made.len(), 6, "each request its own");
-    let log = std::fs::read_to_string(scene.stack.directory().join("parent.log")).expect("a log");
-    assert!(log.contains("order-17_b.2") && made.iter().all(|id| log.contains(id)), "the log names the request");
+    let names = async || {
+        let log = std::fs::read_to_string(scene.stack.directory().join("parent.log")).expect("a log");
+        log.contains("order-17_b.2") && made.iter().all(|id| log.contains(id))
+    };
+    eventually("the log names the requests", names).await;
 }
 
 async fn sign(api: &Api, key_id: &str, payload: Value) -> Reply {

@@ -9,7 +9,7 @@ use strongroom_tests::pki::client_spec;
 use tokio::time::sleep;
 
 use super::{OPTIONAL, REQUIRED, TOKEN, caller, keeper, log, named, pki, sign};
-use crate::scene::assert_problem;
+use crate::scene::{assert_problem, eventually};
 
 fn ia5(text: &str) -> Ia5String {
     Ia5String::try_from(text).expect("ASCII")
@@ -30,7 +30,7 @@ async fn a_certificates_identity_has_its_operations_and_patterns_and_no_others()
         }
         let create = serde_json::json!({ "key_id": "hot-2", "algorithm": "ed25519" });
         assert_problem(&payments.post("/v1/keys", create).await.expect("a reply"), 403, "forbidden");
-        assert!(log(&scene).contains("\"identity\":\"payments\""), "the log names who called");
+        eventually("the log names who called", async || log(&scene).contains("\"identity\":\"payments\"")).await;
     }
 }
 

@@ -9,8 +9,8 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use strongroom_parent::credentials::CredentialFeed;
 use strongroom_parent::enclave_client::EnclaveClient;
 use strongroom_parent::stored_record::StoredRecord;
-use strongroom_parent::workers::Workers;
 use strongroom_protocol::{Address, ByteArray, Payload, PresentedRecord, Scheme};
+use strongroom_runtime::Workers;
 use tokio::time::Instant;
 
 use crate::bench::samples::Samples;
@@ -37,7 +37,7 @@ impl Hop {
         feed.renew().await;
         let (address, configuration) =
             (Address::Unix(folder.join("enclave.sock")), fs::read(folder.join("enclave.json"))?);
-        let workers = Workers::start()?;
+        let workers = Workers::start(usize::MAX)?;
         let client = EnclaveClient::start(address, configuration, feed, workers.clone()).map_err(io::Error::other)?;
         Ok(Self { workers, client, record, median_us: f64::INFINITY })
     }
@@ -50,7 +50,7 @@ impl Hop {
     pub(super) async fn measure(&mut self) -> io::Result<()> {
         let (client, record) = (self.client.clone(), self.record.clone());
         // As a request does: on a worker.
-        let measured = self.workers.spawn(async move {
+        let measured = self.workers.next().spawn(async move {
             let mut samples = Samples::default();
             for n in 0..REQUESTS {
                 let mut digest = [0; 32];

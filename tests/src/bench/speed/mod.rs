@@ -30,7 +30,6 @@ use super::report::{Column, Row, Section, Table, Unit};
 use crate::api::Api;
 use crate::stack::{Plan, Stack, test_directory};
 use raw::Raw;
-use rest::Load;
 
 /// Everything is measured so many times in turn, so that what else the machine does is in all figures alike. The best
 /// of the rounds counts, of the bare loop too.
@@ -58,8 +57,7 @@ pub(super) async fn section(directory: &Path, ratios: &mut BTreeMap<&'static str
     progress("unlocks");
     tables.push(scale::memory(&bench).await?);
     progress("memory");
-    let best = loads.iter().filter(|load| load.name == "h2c_256").map(Load::rate).fold(0.0, f64::max);
-    tables.push(overload::table(&bench, best).await?);
+    tables.push(overload::table(&bench, &loads, ratios).await?);
     progress("overload");
     bench.stack.stop().await?;
     tables.push(scale::records(ratios).await?);

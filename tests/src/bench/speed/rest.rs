@@ -20,13 +20,13 @@ const BATCHES_IN_FLIGHT: usize = 4;
 /// One kind of load, and the best of its rounds.
 pub(super) struct Load {
     pub(super) name: &'static str,
-    title: &'static str,
+    pub(super) title: &'static str,
     http: Http,
     pub(super) in_flight: usize,
-    path: &'static str,
-    body: fn(u64) -> Bytes,
+    pub(super) path: &'static str,
+    pub(super) body: fn(u64) -> Bytes,
     /// Signatures in one request.
-    batch: usize,
+    pub(super) batch: usize,
     /// Place of the scheme in [`Raw`].
     scheme: usize,
     best: Best,

@@ -1,6 +1,5 @@
-//! The threads that serve callers: one single-threaded runtime per core. A request stays on one of them from
-//! its first byte to its last, the way to the enclave included, so that nothing on its path wakes another
-//! core. What is not a caller's (the supervisor, the KMS proxy, credentials) runs elsewhere.
+//! One single-threaded runtime per core. A connection lives on one of them, and so does a request from its first byte
+//! to its last: nothing on its path wakes another core.
 
 use std::cell::Cell;
 use std::io;
@@ -10,11 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
-
-/// More serve nobody: each has a connection to the enclave, which has 64 places.
-const MAX_WORKERS: usize = 16;
 
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
@@ -29,42 +24,51 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts one per core, for the rest of the process.
+    /// Starts one per core, but at most `most`, for the rest of the process.
     ///
     /// # Errors
     /// The machine's: no thread, or no descriptors.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(most: usize) -> io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let first = start(0)?;
-        let more = (1..cores.min(MAX_WORKERS)).map(start).collect::<io::Result<_>>()?;
+        let more = (1..cores.min(most)).map(start).collect::<io::Result<_>>()?;
         Ok(Self { first, more, next: Arc::default() })
     }
 
-    /// The runtime that this runs on, alone.
+    /// As many as that (one at least), and all of them the runtime that this runs on.
     #[must_use]
-    pub fn here() -> Self {
-        Self { first: Handle::current(), more: Arc::default(), next: Arc::default() }
+    pub fn here(count: usize) -> Self {
+        let more = vec![Handle::current(); count.saturating_sub(1)].into();
+        Self { first: Handle::current(), more, next: Arc::default() }
     }
 
-    /// Runs `work` on one of them.
-    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-        self.next().spawn(work)
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.more.len() + 1
     }
 
     /// Each in turn.
-    pub(crate) fn next(&self) -> &Handle {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        self.more.get(turn % (self.more.len() + 1)).unwrap_or(&self.first)
+    #[must_use]
+    pub fn next(&self) -> &Handle {
+        self.get(self.next.fetch_add(1, Ordering::Relaxed) % self.count())
     }
 
-    /// All of them, in the order of [`number`].
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Handle> {
+    /// The worker of this number; of a number that none has, the first.
+    #[must_use]
+    pub fn get(&self, number: usize) -> &Handle {
+        number.checked_sub(1).and_then(|number| self.more.get(number)).unwrap_or(&self.first)
+    }
+
+    /// All of them, in the order of their numbers.
+    pub fn all(&self) -> impl Iterator<Item = &Handle> {
         std::iter::once(&self.first).chain(self.more.iter())
     }
 }
 
 /// The number of the worker that this runs on; elsewhere, that of the first.
-pub(crate) fn number() -> usize {
+#[must_use]
+pub fn worker_number() -> usize {
     NUMBER.get()
 }
 
