@@ -4,17 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use strongroom_protocol::frame::{self, FrameError, HEADER};
 use strongroom_protocol::{ErrorCode, RequestFrame, Response, ResponseFrame};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::oneshot::{self, error::TryRecvError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::task::yield_now;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
@@ -54,19 +51,7 @@ pub(super) enum Sender {
     Supervisor,
 }
 
-/// The callers who wait for replies, on all connections to the enclave.
-#[derive(Debug, Clone)]
-pub(super) struct Callers {
-    count: Arc<AtomicUsize>,
-    /// Whether there is another core for the enclave to work on, as far as this side can see.
-    has_cores: bool,
-}
-
-/// One of them.
-struct Waiting<'a>(&'a Callers);
-
 struct Shared {
-    callers: Callers,
     next_id: AtomicU64,
     /// The replies that are waited for, by request id; `None` once the connection is closed.
     ///
@@ -96,19 +81,14 @@ const MAX_QUEUED: usize = 64 * 1024 * 1024;
 /// The writer gathers small frames up to about this many bytes, and then sends them together.
 const GATHER: usize = 256 * 1024;
 
-/// The reply to the only request in flight is looked for again and again for so long, before its thread sleeps. A held
-/// key's signature is there by then, and to be woken takes a third of the time that it takes to be made.
-const LOOKED_FOR: Duration = Duration::from_micros(200);
-
 /// Bytes that one read makes room for.
 const READ: usize = 64 * 1024;
 
 impl Connection {
     /// Speaks over `stream` from now on.
-    pub(super) fn open(stream: Stream, callers: Callers) -> Self {
+    pub(super) fn open(stream: Stream) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
-            callers,
             next_id: AtomicU64::new(1),
             waiting: Mutex::new(Some(HashMap::new())),
             room: Arc::new(Semaphore::new(MAX_QUEUED)),
@@ -126,12 +106,8 @@ impl Connection {
             Sender::Caller => Some(self.shared.room_for(&frame)?),
             Sender::Supervisor => None,
         };
-        let mut reply = self.shared.expect_reply(sender, request.id)?;
+        let reply = self.shared.expect_reply(sender, request.id)?;
         self.queue.send(Queued { id: request.id, frame, _room: room }).map_err(|_| Failure::NotSent)?;
-        let _waiting = (sender == Sender::Caller).then(|| self.shared.callers.add());
-        if let Some(reply) = self.shared.callers.look_for(&mut reply).await {
-            return reply;
-        }
         match timeout_at(deadline, reply).await {
             Ok(reply) => reply.unwrap_or(Err(Failure::Lost)),
             Err(_) => Err(Failure::Deadline),
@@ -151,38 +127,6 @@ impl Connection {
     /// Closes the connection. Requests in flight fail.
     pub(super) fn close(&self) {
         self.shared.close.send_replace(true);
-    }
-}
-
-impl Callers {
-    /// None yet, on a machine where this side has `workers`.
-    pub(super) fn none(workers: usize) -> Self {
-        Self { count: Arc::default(), has_cores: workers > 1 }
-    }
-
-    fn add(&self) -> Waiting<'_> {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        Waiting(self)
-    }
-
-    /// The reply, if only one caller waits and it comes soon.
-    async fn look_for(&self, reply: &mut oneshot::Receiver<Reply>) -> Option<Reply> {
-        let started = Instant::now();
-        while self.has_cores && self.count.load(Ordering::Relaxed) == 1 && started.elapsed() < LOOKED_FOR {
-            yield_now().await;
-            match reply.try_recv() {
-                Ok(reply) => return Some(reply),
-                Err(TryRecvError::Closed) => return Some(Err(Failure::Lost)),
-                Err(TryRecvError::Empty) => {}
-            }
-        }
-        None
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

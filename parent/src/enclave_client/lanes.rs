@@ -7,7 +7,7 @@ use strongroom_protocol::Address;
 use strongroom_runtime::{Workers, worker_number};
 use tokio::task::JoinSet;
 
-use super::connection::{Callers, Connection};
+use super::connection::Connection;
 use crate::transport::dial;
 
 /// One connection per worker. Clones share them.
@@ -23,11 +23,10 @@ impl Lanes {
     /// # Errors
     /// The other side's: nobody listens, or not for so many.
     pub(super) async fn open(address: &Address, workers: &Workers) -> io::Result<Self> {
-        let (mut connections, callers) = (Vec::new(), Callers::none(workers.count()));
+        let mut connections = Vec::new();
         for worker in workers.all() {
-            let (address, callers) = (address.clone(), callers.clone());
-            let dialling = async move { Ok(Connection::open(dial(&address).await?, callers)) };
-            let dialled: Result<io::Result<_>, _> = worker.spawn(dialling).await;
+            let address = address.clone();
+            let dialled = worker.spawn(async move { dial(&address).await.map(Connection::open) }).await;
             connections.push(dialled.map_err(io::Error::other)??);
         }
         let mut connections = connections.into_iter();

@@ -3,7 +3,7 @@
 
 use strongroom_protocol::{Address, ErrorCode, Health, Request, Response, VERSION};
 
-use super::connection::{Callers, Connection, Failure};
+use super::connection::{Connection, Failure};
 use super::supervisor::ask;
 use crate::transport::dial;
 
@@ -26,8 +26,7 @@ pub enum ProbeError {
 /// # Errors
 /// The enclave's, or the operator's: it does not run, or is somebody else.
 pub async fn probe(address: &Address, deadline: std::time::Duration) -> Result<Health, ProbeError> {
-    let stream = dial(address).await.map_err(ProbeError::Unreachable)?;
-    let connection = Connection::open(stream, Callers::none(1));
+    let connection = Connection::open(dial(address).await.map_err(ProbeError::Unreachable)?);
     let asked = async {
         match ask(&connection, Request::Hello { version: VERSION }, deadline).await {
             Ok(Response::Hello { version: VERSION }) => {}
