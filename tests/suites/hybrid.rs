@@ -25,6 +25,9 @@ use tokio::time::{sleep, timeout};
 use crate::frames::{PATIENCE, assert_dropped};
 use crate::scene::{Scene, assert_problem, eventually};
 
+/// After what was away is back. The parent tries every two seconds, and the machine of the tests is busy.
+const BEFORE_LONG: Duration = Duration::from_secs(30);
+
 /// What nobody has to wait longer for.
 const PROMPTLY: Duration = Duration::from_secs(3);
 

@@ -53,7 +53,8 @@ async fn a_part_that_panics_fails_alone_and_gives_its_core_back() {
 /// The second list has its turn before the first is done.
 #[tokio::test]
 async fn a_long_list_does_not_hold_up_another() {
-    let lists = Lists::on(1);
+    // One part at a time, so that they begin in the order of their turns.
+    let lists = Lists { parts: Arc::new(Semaphore::new(1)), ..Lists::on(1) };
     let order = Arc::new(Lock::new(Vec::new()));
     let list = |name: char, parts: usize| {
         let order = Arc::clone(&order);
