@@ -37,7 +37,7 @@ pub use attest::{Attestor, NsmDevice, NsmError};
 pub use boot::{Image, ImageError, read_pin};
 use service::Service;
 pub use sign::RawKey;
-use strongroom_runtime::Workers;
+use strongroom_runtime::{Hardened, Workers, harden};
 use transport::Listener;
 
 /// Every freed allocation is zeroed first, whoever made it. Here and not in the binaries, so that none
@@ -84,6 +84,8 @@ fn start(
     attestor: Box<dyn Attestor>,
     image: &Image,
 ) -> Result<std::convert::Infallible, StartError> {
+    let Hardened { memory_locked } = harden()?;
+    tracing::info!(memory_locked, "no core dumps, no reading by other processes, no new privileges");
     let workers = Workers::start(usize::MAX)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

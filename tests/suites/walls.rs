@@ -41,8 +41,8 @@ fn protocol_names_these_crates_and_no_others() {
 }
 
 #[test]
-fn runtime_names_tokio_and_nothing_else() {
-    assert_eq!(dependencies("strongroom-runtime", "1"), ["tokio".to_owned()].into());
+fn runtime_names_tokio_and_rustix_and_nothing_else() {
+    assert_eq!(dependencies("strongroom-runtime", "1"), ["rustix", "tokio"].map(str::to_owned).into());
 }
 
 #[test]

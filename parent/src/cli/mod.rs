@@ -33,6 +33,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
+use strongroom_runtime::harden;
+
 use self::attestation::AttestationCommand;
 use self::doctor::DoctorArguments;
 use self::exit::{Exit, Failure};
@@ -146,6 +148,10 @@ enum RecipientCommand {
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
+    // Every command: some hold keys, most a token.
+    if let Err(error) = harden() {
+        return output::complain(Failure::new(Exit::Failed, error)).into();
+    }
     let outcome = match Cli::parse().command {
         Command::Serve(ConfigFile { config }) => local::serve(&config),
         Command::Config(ConfigCommand::Check(arguments)) => local::check(&arguments),

@@ -69,7 +69,7 @@ impl Needles {
 }
 
 /// A piece as programs write it.
-pub(super) fn forms(piece: &[u8]) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn forms(piece: &[u8]) -> Vec<(String, Vec<u8>)> {
     let list = |separator: &str| piece.iter().map(u8::to_string).collect::<Vec<_>>().join(separator).into_bytes();
     let mut forms = vec![
         ("raw".to_owned(), piece.to_vec()),

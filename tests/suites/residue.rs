@@ -1,0 +1,251 @@
+//! What stays in the enclave's memory. A live process is read while keys are held, which must be found: the scanner
+//! works; and then, after they are wiped, for whatever is left of them, of their data keys, and of every nonce of the
+//! signatures that were made: with a signature, its nonce gives the key away.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use k256::elliptic_curve::PrimeField as _;
+use k256::elliptic_curve::ops::Reduce;
+use k256::elliptic_curve::point::AffineCoordinates as _;
+use k256::{FieldBytes, ProjectivePoint, Scalar};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256, Sha512};
+use strongroom_protocol::KeyRecord;
+use strongroom_tests::opened;
+use tokio::time::sleep;
+
+use crate::canary::needles::forms;
+use crate::scene::Scene;
+
+/// Of a secret, this many bytes anywhere are as bad as all.
+const WINDOW: usize = 8;
+
+/// Held so long after the unlock.
+const HOLD: Duration = Duration::from_secs(12);
+
+/// What must not be there, by the first bytes of each form.
+#[derive(Default)]
+struct Secrets {
+    windows: HashMap<[u8; WINDOW], String>,
+    /// A bit for each value of a window's hash: almost all of memory is passed over by it.
+    filter: Vec<u64>,
+}
+
+impl Secrets {
+    /// Every window of `secret`, as it is, backwards (which is how little-endian limbs of any width store a number),
+    /// and the beginnings of what programs print of it.
+    fn add(&mut self, name: &str, secret: &[u8]) {
+        for (form, bytes) in [("", secret.to_vec()), (" reversed", secret.iter().rev().copied().collect())] {
+            for (at, window) in bytes.windows(WINDOW).enumerate() {
+                self.window(window, format!("{name}{form}, from byte {at}"));
+            }
+        }
+        for piece in secret.chunks_exact(16) {
+            for (form, bytes) in forms(piece) {
+                self.window(&bytes[..WINDOW], format!("{name}, {form}"));
+            }
+        }
+    }
+
+    fn window(&mut self, window: &[u8], name: String) {
+        let window: [u8; WINDOW] = window.try_into().expect("a window");
+        // Printed forms of small pieces can be like any other text.
+        if window.iter().collect::<std::collections::HashSet<_>>().len() < 4 {
+            return;
+        }
+        self.filter.resize(1 << 18, 0);
+        let bit = bucket(window);
+        self.filter[bit / 64] |= 1 << (bit % 64);
+        self.windows.insert(window, name);
+    }
+
+    /// What of it is in the memory that `process` can write, and how much memory that is.
+    fn found_in(&self, process: u32) -> (Vec<String>, usize) {
+        let maps = fs::read_to_string(format!("/proc/{process}/maps")).expect("a running process");
+        let memory = File::open(format!("/proc/{process}/mem")).expect("allowed to read");
+        let (mut found, mut length) = (Vec::new(), 0);
+        for line in maps.lines() {
+            let mut fields = line.split_whitespace();
+            let (range, rights) = (fields.next().expect("a range"), fields.next().expect("rights"));
+            if !rights.starts_with("rw") {
+                continue;
+            }
+            let (start, end) = range.split_once('-').expect("a range");
+            let address = |text| u64::from_str_radix(text, 16).expect("an address");
+            let (start, end) = (address(start), address(end));
+            let mut bytes = vec![0; usize::try_from(end - start).expect("fits")];
+            // Gone meanwhile, or never touched.
+            let Ok(()) = memory.read_exact_at(&mut bytes, start) else { continue };
+            length += bytes.len();
+            found.extend(self.search(&bytes).map(|(at, name)| format!("{name} at {:x} of {line}", start + at as u64)));
+        }
+        (found, length)
+    }
+
+    fn search<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = (usize, &'a String)> {
+        bytes.windows(WINDOW).enumerate().filter_map(|(at, window)| {
+            let window: [u8; WINDOW] = window.try_into().ok()?;
+            let bit = bucket(window);
+            if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
+                return None;
+            }
+            Some((at, self.windows.get(&window)?))
+        })
+    }
+}
+
+fn bucket(window: [u8; WINDOW]) -> usize {
+    (u64::from_le_bytes(window).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize
+}
+
+/// A key whose bytes the test knows, by mock-kms's own.
+struct Planted {
+    key_id: &'static str,
+    scheme: &'static str,
+    secret: Vec<u8>,
+    data_key: Vec<u8>,
+}
+
+#[tokio::test]
+async fn nothing_of_a_key_or_a_nonce_is_left_in_memory() {
+    let it = Scene::start().await;
+    let [_, enclave, parent] = it.stack.process_ids().map(|id| id.expect("a process"));
+    let (mut keys, mut nonces) = (Secrets::default(), Secrets::default());
+
+    // Opened and looked at, and never used.
+    for (key_id, algorithm) in [("opened-secp256k1", "secp256k1"), ("opened-ed25519", "ed25519")] {
+        planted(&it, key_id, algorithm, "ecdsa", 0).await.add_to(&mut keys);
+        let evidence = it.api.get(&format!("/v1/keys/{key_id}/attestation?nonce=00")).await.expect("a reply");
+        assert_eq!(evidence.status.as_u16(), 200, "{}", evidence.body);
+    }
+    assert_eq!(keys.found_in(enclave).0, [""; 0], "after loading");
+
+    for (key_id, algorithm, scheme) in
+        [("ecdsa", "secp256k1", "ecdsa"), ("bip340", "secp256k1", "bip340"), ("ed25519", "ed25519", "ed25519")]
+    {
+        let key = planted(&it, key_id, algorithm, scheme, HOLD.as_secs()).await;
+        key.add_to(&mut keys);
+        for (n, nonce) in load(&it, &key).await.into_iter().enumerate() {
+            nonces.add(&format!("nonce {n} of {key_id}"), &nonce);
+        }
+    }
+    let (found, read) = keys.found_in(enclave);
+    assert!(
+        ["ecdsa", "bip340", "ed25519"].iter().all(|key| found.iter().any(|found| found.starts_with(key))),
+        "{found:?}"
+    );
+    assert!(read > 1_000_000, "{read}");
+    assert!(!found.iter().any(|found| found.contains("data key")), "{found:?}");
+    assert_eq!(nonces.found_in(enclave).0, [""; 0], "after signing");
+
+    sleep(HOLD).await;
+    for moment in ["when the keys are wiped", "idle"] {
+        assert_eq!(keys.found_in(enclave).0, [""; 0], "{moment}");
+        assert_eq!(nonces.found_in(enclave).0, [""; 0], "{moment}");
+        sleep(Duration::from_secs(2)).await;
+    }
+    // The parent never had any.
+    assert_eq!(keys.found_in(parent).0, [""; 0]);
+    assert_eq!(nonces.found_in(parent).0, [""; 0]);
+}
+
+async fn planted(it: &Scene, key_id: &'static str, algorithm: &str, scheme: &'static str, hold: u64) -> Planted {
+    let policy = json!({ "payloads": ["digest", "message"], "hold_seconds": hold });
+    it.create_with(json!({ "key_id": key_id, "algorithm": algorithm, "policy": policy })).await;
+    let record: KeyRecord = serde_json::from_value(it.stored(key_id)).expect("a record");
+    let secret = opened::secret(&it.stack, &record).expect("opened");
+    Planted { key_id, scheme, secret, data_key: opened::data_key(&it.stack, &record).expect("opened") }
+}
+
+impl Planted {
+    fn add_to(&self, secrets: &mut Secrets) {
+        secrets.add(self.key_id, &self.secret);
+        secrets.add(&format!("data key of {}", self.key_id), &self.data_key);
+        if self.scheme == "ed25519" || self.key_id.ends_with("ed25519") {
+            let expanded = Sha512::digest(&self.secret);
+            secrets.add(&format!("{}, expanded", self.key_id), &expanded);
+            let scalar = curve25519_dalek::Scalar::from_bytes_mod_order(clamped(&expanded));
+            secrets.add(&format!("{}, scalar", self.key_id), scalar.as_bytes());
+        } else {
+            secrets.add(&format!("{}, negative", self.key_id), &(-self.scalar()).to_repr());
+        }
+    }
+
+    fn scalar(&self) -> Scalar {
+        number(self.secret.as_slice().try_into().expect("32 bytes"))
+    }
+
+    /// The nonce of a signature of `message`, and what else gives it away.
+    fn nonces(&self, message: &[u8; 32], answer: &Value) -> Vec<[u8; 32]> {
+        let signature = answer["signature"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        let signature = hex::decode(signature.trim_start_matches("0x")).expect("hex");
+        let (r, s) = signature.split_at(32);
+        let (r, s): (&[u8; 32], &[u8; 32]) = (r.try_into().expect("r"), s[..32].try_into().expect("s"));
+        match self.scheme {
+            "ed25519" => {
+                // RFC 8032: SHA-512 of the prefix and the message.
+                let prefix = &Sha512::digest(&self.secret)[32..];
+                let hash: [u8; 64] = Sha512::new().chain_update(prefix).chain_update(message).finalize().into();
+                let scalar = curve25519_dalek::Scalar::from_bytes_mod_order_wide(&hash);
+                vec![scalar.to_bytes(), hash[..32].try_into().expect("half"), hash[32..].try_into().expect("half")]
+            }
+            "bip340" => {
+                let public = ProjectivePoint::GENERATOR * self.scalar();
+                let public = public.to_affine();
+                let secret = if public.y_is_odd().into() { -self.scalar() } else { self.scalar() };
+                let tag = Sha256::digest(b"BIP0340/challenge");
+                let hash = Sha256::new().chain_update(tag).chain_update(tag).chain_update(r).chain_update(public.x());
+                let challenge = number(&hash.chain_update(message).finalize().into());
+                with_relatives(number(s) - challenge * secret)
+            }
+            // s = k⁻¹(z + r·d), or its negative.
+            _ => with_relatives(number(s).invert().expect("not zero") * (number(message) + number(r) * self.scalar())),
+        }
+    }
+}
+
+/// k, -k, 1/k, -1/k.
+fn with_relatives(k: Scalar) -> Vec<[u8; 32]> {
+    let inverse = k.invert().expect("not zero");
+    [k, -k, inverse, -inverse].map(|scalar| scalar.to_repr().into()).into()
+}
+
+fn number(bytes: &[u8; 32]) -> Scalar {
+    <Scalar as Reduce<FieldBytes>>::reduce(bytes.into())
+}
+
+fn clamped(expanded: &[u8]) -> [u8; 32] {
+    curve25519_dalek::scalar::clamp_integer(expanded[..32].try_into().expect("half"))
+}
+
+/// Signs one by one, side by side, and in a list. The nonces of it all.
+async fn load(it: &Scene, key: &Planted) -> Vec<[u8; 32]> {
+    let message = |n: u32| -> [u8; 32] { Sha256::digest(n.to_be_bytes()).into() };
+    let payload = |n: u32| {
+        let bytes = format!("0x{}", hex::encode(message(n)));
+        let kind = if key.scheme == "ed25519" { "message" } else { "digest" };
+        json!({ "type": kind, kind: bytes })
+    };
+    let one = |n| json!({ "payload": payload(n), "scheme": key.scheme });
+    let mut signed: Vec<(u32, Value)> = Vec::new();
+    for n in 0..50 {
+        signed.push((n, it.api.sign(key.key_id, one(n)).await.expect("a reply").body));
+    }
+    let calls: Vec<_> = (1_000..1_200)
+        .map(|n| {
+            let (api, body, key_id) = (it.api.clone(), one(n), key.key_id);
+            tokio::spawn(async move { (n, api.sign(key_id, body).await.expect("a reply").body) })
+        })
+        .collect();
+    for call in calls {
+        signed.push(call.await.expect("no panic"));
+    }
+    let payloads: Vec<_> = (2_000..2_500).map(payload).collect();
+    let body = json!({ "payloads": payloads, "scheme": key.scheme });
+    let reply = it.api.post(&format!("/v1/keys/{}/sign-batch", key.key_id), body).await.expect("a reply");
+    signed.extend((2_000..).zip(reply.body["results"].as_array().expect("results").clone()));
+    signed.into_iter().flat_map(|(n, answer)| key.nonces(&message(n), &answer)).collect()
+}
