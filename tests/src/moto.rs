@@ -1,21 +1,21 @@
 //! moto's server: DynamoDB and Secrets Manager as another project emulates them, from `target/python`. It
 //! forgets everything when it ends. What is stored in it is not decided here.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{self, BufRead as _, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::scripts;
 use crate::stack::REGION;
 
-/// From starting the process to its first connection.
+/// From starting the process to its port.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running server. Dropped, it is killed.
@@ -31,23 +31,19 @@ impl Moto {
     /// # Errors
     /// `target/python` is missing, or the server does not listen in time.
     pub async fn start() -> io::Result<Self> {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let process = Command::new(scripts::program("python"))
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("moto_one_at_a_time.py"))
-            .arg(address.port().to_string())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .map_err(|error| io::Error::other(format!("target/python: {error}; `make test` installs it")))?;
-        let mut moto = Self { process, address };
-        let deadline = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect(address).await.is_err() {
-            if moto.process.try_wait()?.is_some() || Instant::now() > deadline {
-                return Err(io::Error::other("moto does not listen"));
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
+        let mut moto = Self { process, address: (Ipv4Addr::LOCALHOST, 0).into() };
+        let said = moto.process.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+        let first_line = spawn_blocking(move || BufReader::new(said).lines().next());
+        let told = timeout(START_TIMEOUT, first_line).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        let port = told.and_then(Result::ok).and_then(|line| line.parse().ok());
+        moto.address.set_port(port.ok_or_else(|| io::Error::other("moto does not listen"))?);
         Ok(moto)
     }
 
