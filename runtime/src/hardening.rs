@@ -3,14 +3,14 @@
 use std::io;
 
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, geteuid, getrlimit, set_dumpable_behavior, setrlimit};
-use rustix::thread::set_no_new_privs;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_no_new_privs};
 
 /// What was granted beside what must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hardened {
-    /// Nothing of this process's memory is ever written to a swap device. Only root may ask for that, or whom
-    /// `RLIMIT_MEMLOCK` does not limit.
+    /// Nothing of this process's memory is ever written to a swap device. Only who has CAP_IPC_LOCK may ask for that, or
+    /// whom `RLIMIT_MEMLOCK` does not limit.
     pub memory_locked: bool,
 }
 
@@ -26,7 +26,8 @@ pub fn harden() -> io::Result<Hardened> {
     // it sets them.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     // Where there is a limit, memory would be locked until it is reached, and then there would be no more of it.
-    let unlimited = geteuid().is_root() || getrlimit(Resource::Memlock).current.is_none();
+    let may_lock = |sets: CapabilitySets| sets.effective.contains(CapabilitySet::IPC_LOCK);
+    let unlimited = capabilities(None).is_ok_and(may_lock) || getrlimit(Resource::Memlock).current.is_none();
     // Pages are locked as they come into use: not the address space that is only reserved.
     let memory_locked =
         unlimited && mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).is_ok();

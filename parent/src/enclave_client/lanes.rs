@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use strongroom_protocol::Address;
 use strongroom_runtime::{Workers, worker_number};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::connection::Connection;
@@ -18,16 +19,19 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Connects each worker to `address`, one after another.
+    /// Connects each worker to `address`, side by side.
     ///
     /// # Errors
     /// The other side's: nobody listens, or not for so many.
     pub(super) async fn open(address: &Address, workers: &Workers) -> io::Result<Self> {
-        let mut connections = Vec::new();
-        for worker in workers.all() {
+        let dial_on = |worker: &Handle| {
             let address = address.clone();
-            let dialled = worker.spawn(async move { dial(&address).await.map(Connection::open) }).await;
-            connections.push(dialled.map_err(io::Error::other)??);
+            worker.spawn(async move { dial(&address).await.map(Connection::open) })
+        };
+        let dialling: Vec<_> = workers.all().map(dial_on).collect();
+        let mut connections = Vec::with_capacity(dialling.len());
+        for dialled in dialling {
+            connections.push(dialled.await.map_err(io::Error::other)??);
         }
         let mut connections = connections.into_iter();
         let first = connections.next().ok_or(io::ErrorKind::NotConnected)?;
@@ -44,12 +48,22 @@ impl Lanes {
         worker_number().checked_sub(1).and_then(|number| self.more.get(number)).unwrap_or(&self.first)
     }
 
-    /// What `ask` brings on each of them, side by side, in the order of their answers.
-    pub(super) async fn on_each<T: Send + 'static, F>(&self, ask: impl Fn(Connection) -> F) -> Vec<T>
+    /// What `ask` brings on each of them, side by side, in the order of their answers; or the first error.
+    pub(super) async fn on_each<T, E, F>(&self, ask: impl Fn(Connection) -> F) -> Result<Vec<T>, E>
     where
-        F: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.all().cloned().map(ask).collect::<JoinSet<T>>().join_all().await
+        let mut asked: JoinSet<_> = self.all().cloned().map(ask).collect();
+        let mut answers = Vec::new();
+        // A task that panics has no answer.
+        while let Some(answer) = asked.join_next().await {
+            if let Ok(answer) = answer {
+                answers.push(answer?);
+            }
+        }
+        Ok(answers)
     }
 
     /// All of them.

@@ -60,6 +60,9 @@ pub(super) struct Supervisor {
     status: watch::Sender<Status>,
 }
 
+/// How long an enclave may take for a hello. One that runs answers at once.
+const HELLO_DEADLINE: Duration = Duration::from_secs(3);
+
 /// How long each step of the handshake may take. Measuring includes a document from the NSM.
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -133,28 +136,32 @@ impl Supervisor {
     }
 
     async fn prepare(&self, lanes: &Lanes) -> Result<Health, Status> {
-        let greet =
-            |connection| async move { ask(&connection, Request::Hello { version: VERSION }, STEP_DEADLINE).await };
-        for reply in lanes.on_each(greet).await {
-            match reply {
-                Ok(Response::Hello { version: VERSION }) => {}
-                Ok(_) | Err(Failure::Refused(ErrorCode::UnsupportedVersion)) => return Err(Status::OtherVersion),
-                Err(_) => return Err(self.away()),
-            }
+        if let Err(failure) = lanes.on_each(greet).await {
+            return Err(match failure {
+                None | Some(Failure::Refused(ErrorCode::UnsupportedVersion)) => Status::OtherVersion,
+                Some(failure) => self.unprepared("hello", failure),
+            });
         }
         let connection = lanes.first();
         let configure = Request::Configure { configuration: self.configuration.clone() };
         match ask(connection, configure, STEP_DEADLINE).await {
             Ok(Response::Configured) => {}
-            Err(Failure::Refused(ErrorCode::Busy)) => return Err(self.away()),
-            Err(Failure::Refused(code)) => return Err(Status::ConfigurationRefused(code)),
-            Ok(_) | Err(_) => return Err(self.away()),
+            Err(Failure::Refused(code)) if code != ErrorCode::Busy => return Err(Status::ConfigurationRefused(code)),
+            Ok(_) => return Err(self.away()),
+            Err(failure) => return Err(self.unprepared("configure", failure)),
         }
         push_credentials(connection, &self.credentials).await;
         match pulse(connection).await {
-            Pulse::Health(health) => Ok(health),
-            Pulse::Alive | Pulse::Dead => Err(self.away()),
+            Ok(Some(health)) => Ok(health),
+            Ok(None) => Err(self.away()),
+            Err(failure) => Err(self.unprepared("health", failure)),
         }
+    }
+
+    /// Away, though there was somebody to speak to.
+    fn unprepared(&self, step: &str, failure: Failure) -> Status {
+        info!(step, ?failure, "the enclave was reached and did not get ready");
+        self.away()
     }
 
     /// Returns when one of the connections is of no more use. `owed`: the enclave has yet to take the current
@@ -166,19 +173,23 @@ impl Supervisor {
                 Ok(()) = news.changed() => owed = true,
                 () = sleep(if owed { PUSH_AGAIN } else { PING_EVERY }) => {}
             }
-            if owed {
-                owed = !push_credentials(lanes.first(), &self.credentials).await;
-            }
-            // Side by side: one that is dead is found out as soon as if it were the only one.
-            for pulse in lanes.on_each(|connection| async move { pulse(&connection).await }).await {
-                match pulse {
-                    Pulse::Health(health) => {
-                        owed |= self.owes_credentials(&health);
-                        self.update(health);
-                    }
-                    Pulse::Alive => {}
-                    Pulse::Dead => return,
+            let asking = async {
+                // First whether it lives, on all connections: credentials have a longer deadline.
+                let pulses = lanes.on_each(|connection| async move { pulse(&connection).await }).await?;
+                for health in pulses.into_iter().flatten() {
+                    owed |= self.owes_credentials(&health);
+                    self.update(health);
                 }
+                if owed {
+                    owed = !push_credentials(lanes.first(), &self.credentials).await;
+                    let health = pulse(lanes.first()).await?;
+                    health.into_iter().for_each(|health| self.update(health));
+                }
+                Ok::<_, Failure>(())
+            };
+            tokio::select! {
+                () = lanes.one_closed() => return,
+                asked = asking => if asked.is_err() { return },
             }
         }
     }
@@ -248,21 +259,22 @@ async fn push_credentials(connection: &Connection, credentials: &CredentialFeed)
     false
 }
 
-/// What a question about its health tells of the enclave.
-enum Pulse {
-    /// It is well enough to answer.
-    Health(Health),
-    /// It has no time for the question, or does not like it: it lives.
-    Alive,
-    /// Nothing comes back, or nonsense.
-    Dead,
+/// Says hello. Fails with nothing where something else is answered.
+async fn greet(connection: Connection) -> Result<(), Option<Failure>> {
+    match ask(&connection, Request::Hello { version: VERSION }, HELLO_DEADLINE).await.map_err(Some)? {
+        Response::Hello { version: VERSION } => Ok(()),
+        _ => Err(None),
+    }
 }
 
-async fn pulse(connection: &Connection) -> Pulse {
+/// How the enclave is; nothing if it has no time for the question, or does not like it: it lives. Fails if nothing
+/// comes back, or nonsense.
+async fn pulse(connection: &Connection) -> Result<Option<Health>, Failure> {
     match ask(connection, Request::Health, PING_DEADLINE).await {
-        Ok(Response::Health(health)) => Pulse::Health(health),
-        Err(Failure::Busy | Failure::Refused(_)) => Pulse::Alive,
-        Ok(_) | Err(_) => Pulse::Dead,
+        Ok(Response::Health(health)) => Ok(Some(health)),
+        Err(Failure::Busy | Failure::Refused(_)) => Ok(None),
+        Ok(_) => Err(Failure::Lost),
+        Err(failure) => Err(failure),
     }
 }
 

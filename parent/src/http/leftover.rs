@@ -17,7 +17,7 @@ use tokio::time::timeout;
 const MOST: usize = 1024 * 1024;
 
 /// For so long.
-const PROMPTLY: Duration = Duration::from_secs(1);
+const PROMPTLY: Duration = Duration::from_millis(250);
 
 /// A body of which the rest is read and dropped, promptly, when its reader has had enough.
 #[derive(Debug)]

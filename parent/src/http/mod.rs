@@ -162,13 +162,14 @@ async fn surround(State(app): State<App>, request: Request, next: Next) -> Respo
     let problem = response.extensions().get::<Problem>().map(|problem| problem.kind.slug());
     let response = finish(response, &context);
     let status = response.status().as_u16();
+    let latency_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let line = move || {
         info!(
             method = method.as_str(),
             route = route.as_ref().map_or("none", MatchedPath::as_str),
             status,
             problem,
-            latency_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            latency_us,
             "request"
         );
     };

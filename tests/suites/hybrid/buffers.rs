@@ -40,7 +40,7 @@ async fn a_host_that_does_not_read() {
     // The enclave's deadline for one write. What is still read then is what is on the way, and an end.
     sleep(Duration::from_secs(10)).await;
     let end = async { while let Ok(Some(_)) = deaf.reply().await {} };
-    timeout(PROMPTLY, end).await.expect("it was not dropped");
+    timeout(BEFORE_LONG, end).await.expect("it was not dropped");
     it.signs("a").await;
 }
 
