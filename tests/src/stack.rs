@@ -9,6 +9,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -631,9 +632,24 @@ async fn wait_ready(http: &reqwest::Client, url: &str, parent: &Process) -> io::
     }
 }
 
-/// `listen` itself, or with a free port if it names none.
+/// `listen` itself, or with a free port if it names none: one below those that the kernel gives to outgoing connections,
+/// and in each process another one each time, so that it is still free when the parent takes it.
 fn free_address(listen: SocketAddr) -> io::Result<SocketAddr> {
-    let bound = TcpListener::bind(listen)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}")))?;
-    bound.local_addr()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let bind = |address: SocketAddr| TcpListener::bind(address).and_then(|bound| bound.local_addr());
+    if listen.port() != 0 {
+        return bind(listen)
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}")));
+    }
+    let start = std::process::id().wrapping_mul(997);
+    for _ in 0..COUNT {
+        let turn = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = u16::try_from(FIRST + turn).map_err(io::Error::other)?;
+        if let Ok(address) = bind(SocketAddr::new(listen.ip(), port)) {
+            return Ok(address);
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }

@@ -37,10 +37,18 @@ async fn a_host_that_does_not_read() {
     greeted(&it).await.ask(Request::Health).await.expect("a reply").expect("health");
     it.signs("a").await;
     assert!(started.elapsed() < PROMPTLY, "others waited");
-    // The enclave's deadline for one write. What is still read then is what is on the way, and an end.
-    sleep(Duration::from_secs(10)).await;
+    // Not before it has given up: whoever reads again in time is served on. What is read then is what is on the way, and
+    // an end.
+    let log = it.stack.directory().join("enclave.log");
+    let given_up = || std::fs::read_to_string(&log).expect("a log").contains("it does not read its replies");
+    let waiting = async {
+        while !given_up() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(BEFORE_LONG, waiting).await.expect("the enclave waits for ever");
     let end = async { while let Ok(Some(_)) = deaf.reply().await {} };
-    timeout(BEFORE_LONG, end).await.expect("it was not dropped");
+    timeout(PROMPTLY, end).await.expect("it was not dropped");
     it.signs("a").await;
 }
 
