@@ -370,8 +370,16 @@ async fn credentials_that_are_published_during_the_handshake_reach_the_enclave()
             break;
         }
     }
-    let next = tokio::time::timeout(Duration::from_secs(3), next_request(&mut stream)).await.expect("in time");
-    assert!(matches!(next.expect("a request").request, Request::SetCredentials(_)));
+    let pushed = async {
+        loop {
+            let request = next_request(&mut stream).await.expect("a request");
+            if matches!(request.request, Request::SetCredentials(_)) {
+                break;
+            }
+            answer(&mut stream, &well_behaved(request, &mut memory).expect("a question about health")).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(3), pushed).await.expect("in time");
 }
 
 #[tokio::test]
