@@ -2,9 +2,11 @@
 //! nothing of messages, keys or callers.
 
 mod hardening;
+mod per_worker;
 mod unix_socket;
 mod workers;
 
 pub use hardening::{Hardened, harden};
+pub use per_worker::PerWorker;
 pub use unix_socket::UnixSocket;
 pub use workers::{Workers, worker_number};

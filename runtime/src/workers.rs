@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::time::sleep;
 
+use crate::per_worker::PerWorker;
+
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
 }
@@ -18,8 +20,7 @@ thread_local! {
 /// The workers of a process. Clones are the same ones.
 #[derive(Debug, Clone)]
 pub struct Workers {
-    first: Handle,
-    more: Arc<[Handle]>,
+    handles: PerWorker<Handle>,
     next: Arc<AtomicUsize>,
 }
 
@@ -30,22 +31,21 @@ impl Workers {
     /// The machine's: no thread, or no descriptors.
     pub fn start(most: usize) -> io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let first = start(0)?;
-        let more = (1..cores.min(most)).map(start).collect::<io::Result<_>>()?;
-        Ok(Self { first, more, next: Arc::default() })
+        let handles = (0..cores.min(most).max(1)).map(start).collect::<io::Result<Vec<_>>>()?;
+        let handles = PerWorker::of(handles).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self { handles, next: Arc::default() })
     }
 
     /// As many as that (one at least), and all of them the runtime that this runs on.
     #[must_use]
     pub fn here(count: usize) -> Self {
-        let more = vec![Handle::current(); count.saturating_sub(1)].into();
-        Self { first: Handle::current(), more, next: Arc::default() }
+        Self { handles: PerWorker::make(count, |_| Handle::current()), next: Arc::default() }
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.more.len() + 1
+        self.handles.count()
     }
 
     /// Each in turn.
@@ -57,12 +57,12 @@ impl Workers {
     /// The worker of this number; of a number that none has, the first.
     #[must_use]
     pub fn get(&self, number: usize) -> &Handle {
-        number.checked_sub(1).and_then(|number| self.more.get(number)).unwrap_or(&self.first)
+        self.handles.get(number)
     }
 
     /// All of them, in the order of their numbers.
     pub fn all(&self) -> impl Iterator<Item = &Handle> {
-        std::iter::once(&self.first).chain(self.more.iter())
+        self.handles.all()
     }
 }
 

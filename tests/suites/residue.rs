@@ -132,8 +132,10 @@ async fn nothing_of_a_key_or_a_nonce_is_left_in_memory() {
     let (mut keys, mut nonces) = (Secrets::default(), Secrets::default());
 
     // Opened and looked at, and never used.
-    for (key_id, algorithm) in [("opened-secp256k1", "secp256k1"), ("opened-ed25519", "ed25519")] {
-        planted(&it, key_id, algorithm, "ecdsa", 0).await.add_to(&mut keys);
+    for (key_id, algorithm, scheme) in
+        [("opened-secp256k1", "secp256k1", "ecdsa"), ("opened-ed25519", "ed25519", "ed25519")]
+    {
+        planted(&it, key_id, algorithm, scheme, 0).await.add_to(&mut keys);
         let evidence = it.api.get(&format!("/v1/keys/{key_id}/attestation?nonce=00")).await.expect("a reply");
         assert_eq!(evidence.status.as_u16(), 200, "{}", evidence.body);
     }
@@ -180,7 +182,7 @@ impl Planted {
     fn add_to(&self, secrets: &mut Secrets) {
         secrets.add(self.key_id, &self.secret);
         secrets.add(&format!("data key of {}", self.key_id), &self.data_key);
-        if self.scheme == "ed25519" || self.key_id.ends_with("ed25519") {
+        if self.scheme == "ed25519" {
             let expanded = Sha512::digest(&self.secret);
             secrets.add(&format!("{}, expanded", self.key_id), &expanded);
             let scalar = curve25519_dalek::Scalar::from_bytes_mod_order(clamped(&expanded));

@@ -20,7 +20,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use strongroom_protocol::Address;
-use strongroom_runtime::worker_number;
+use strongroom_runtime::PerWorker;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -51,10 +51,7 @@ pub(crate) struct InvalidRoots;
 /// A pooled HTTPS client over the proxy, for each worker one: a connection lives on the worker that opened it, and a
 /// call on another would wake that one at every step.
 #[derive(Clone)]
-pub(crate) struct Connector {
-    first: Client<Dialer, SdkBody>,
-    more: Arc<[Client<Dialer, SdkBody>]>,
-}
+pub(crate) struct Connector(PerWorker<Client<Dialer, SdkBody>>);
 
 impl Connector {
     /// Trusts `roots` (PEM), or Amazon's.
@@ -81,7 +78,7 @@ impl Connector {
                 .pool_max_idle_per_host(MAX_IDLE.div_ceil(workers.max(1)))
                 .build(dialer.clone())
         };
-        Ok(Self { first: client(0), more: (1..workers).map(client).collect() })
+        Ok(Self(PerWorker::make(workers, client)))
     }
 
     /// The client in the form that the SDK takes.
@@ -92,8 +89,7 @@ impl Connector {
 
     async fn send(self, request: HttpRequest) -> Result<RawResponse, ConnectorError> {
         let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
-        let here = worker_number().checked_sub(1).and_then(|number| self.more.get(number)).unwrap_or(&self.first);
-        let (head, body) = here.request(request).await.map_err(|e| ConnectorError::io(e.into()))?.into_parts();
+        let (head, body) = self.0.here().request(request).await.map_err(|e| ConnectorError::io(e.into()))?.into_parts();
         let body = Limited::new(body, MAX_REPLY).collect().await.map_err(ConnectorError::io)?.to_bytes();
         let response = hyper::Response::from_parts(head, SdkBody::from(body));
         HttpResponse::try_from(response).map_err(|e| ConnectorError::other(e.into(), None))

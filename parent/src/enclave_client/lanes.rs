@@ -1,10 +1,9 @@
 //! The connections to the enclave: one for each worker, living on it. They stand and fall together.
 
 use std::io;
-use std::sync::Arc;
 
 use strongroom_protocol::Address;
-use strongroom_runtime::{Workers, worker_number};
+use strongroom_runtime::{PerWorker, Workers};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -13,10 +12,7 @@ use crate::transport::dial;
 
 /// One connection per worker. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Lanes {
-    first: Connection,
-    more: Arc<[Connection]>,
-}
+pub struct Lanes(PerWorker<Connection>);
 
 impl Lanes {
     /// Connects each worker to `address`, side by side.
@@ -33,19 +29,17 @@ impl Lanes {
         for dialled in dialling {
             connections.push(dialled.await.map_err(io::Error::other)??);
         }
-        let mut connections = connections.into_iter();
-        let first = connections.next().ok_or(io::ErrorKind::NotConnected)?;
-        Ok(Self { first, more: connections.collect() })
+        Ok(Self(PerWorker::of(connections).ok_or(io::ErrorKind::NotConnected)?))
     }
 
     /// The one that the supervisor configures the enclave over.
-    pub(super) const fn first(&self) -> &Connection {
-        &self.first
+    pub(super) fn first(&self) -> &Connection {
+        self.0.get(0)
     }
 
     /// That of the worker that this runs on; elsewhere the first.
     pub(super) fn here(&self) -> &Connection {
-        worker_number().checked_sub(1).and_then(|number| self.more.get(number)).unwrap_or(&self.first)
+        self.0.here()
     }
 
     /// What `ask` brings on each of them, side by side, in the order of their answers; or the first error.
@@ -55,7 +49,7 @@ impl Lanes {
         E: Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let mut asked: JoinSet<_> = self.all().cloned().map(ask).collect();
+        let mut asked: JoinSet<_> = self.0.all().cloned().map(ask).collect();
         let mut answers = Vec::new();
         // A task that panics has no answer.
         while let Some(answer) = asked.join_next().await {
@@ -66,19 +60,14 @@ impl Lanes {
         Ok(answers)
     }
 
-    /// All of them.
-    fn all(&self) -> impl Iterator<Item = &Connection> {
-        std::iter::once(&self.first).chain(self.more.iter())
-    }
-
     /// Returns once one of them is closed.
     pub(super) async fn one_closed(&self) {
         let closed = |connection: Connection| async move { connection.closed().await };
-        self.all().cloned().map(closed).collect::<JoinSet<()>>().join_next().await;
+        self.0.all().cloned().map(closed).collect::<JoinSet<()>>().join_next().await;
     }
 
     /// Closes all. Requests in flight fail.
     pub(super) fn close(&self) {
-        self.all().for_each(Connection::close);
+        self.0.all().for_each(Connection::close);
     }
 }
